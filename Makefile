@@ -1,0 +1,48 @@
+# Lattice: everything that is run by hand or by CI. `make help` explains the targets.
+
+CARGO ?= cargo
+PROFILE_DIR := target/release
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check fmt lint doc deny bench clean
+
+help: ## Show this list
+	@echo "Usage: make <target>"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the five binaries, optimized, into target/release
+	$(CARGO) build --release --workspace --bins
+
+demo: build ## Build, then watch three real nodes lose each other and heal
+	$(PROFILE_DIR)/lattice demo --fast --exit
+
+test: ## Run every test: units, properties, simulation, real processes and sockets
+	$(CARGO) build --workspace --bins
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --workspace; \
+	else \
+		$(CARGO) test --workspace --lib --bins --tests --no-fail-fast 2>&1 | tee target/test.log | grep -v '^test .* ok$$'; \
+		awk '/^test result:/ { passed += $$4; failed += $$6 } \
+			END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }' target/test.log; \
+	fi
+
+check: fmt lint doc deny ## Everything that CI checks besides the tests
+
+fmt: ## Check the formatting
+	$(CARGO) fmt --check
+
+lint: ## Run clippy; a warning is an error
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc: ## Build the API documentation; a warning is an error
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+deny: ## Check licences, duplicate crates and where crates come from (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources
+
+bench: ## Measure the tree beside a plain rs_merkle tree, in one run, and print the ratio
+	$(CARGO) bench -p lattice-core --bench tree
+
+clean: ## Remove what was built
+	$(CARGO) clean

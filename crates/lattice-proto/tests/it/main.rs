@@ -1,0 +1,11 @@
+//! The wire: golden bytes, round trips, and what is refused.
+
+#![allow(clippy::unwrap_used, reason = "fixtures and strategies are test code too")]
+
+mod fixtures;
+mod golden;
+mod messages;
+mod refusals;
+mod round_trips;
+mod signed;
+mod strategies;

@@ -1,0 +1,52 @@
+//! What is refused of what siblings ask of the store.
+
+use lattice_proto::convert;
+use lattice_proto::store::v1 as store;
+use lattice_proto::types::v1 as types;
+
+use super::zeros;
+use crate::fixtures::*;
+
+#[test]
+fn what_siblings_ask_of_the_store() {
+    let merge = |change: fn(&mut store::MergeRequest)| {
+        let entries = vec![(&entry()).into()];
+        let mut request = store::MergeRequest { entries, origin: store::Origin::Pull.into() };
+        change(&mut request);
+        convert::merge(request).map_err(|invalid| invalid.to_string())
+    };
+    assert_eq!(merge(|_| {}), Ok((vec![entry()], store::Origin::Pull)));
+    assert_eq!(merge(|request| request.origin = 0), Err("origin: is missing".into()));
+    assert_eq!(merge(|request| request.origin = 3), Err("origin: is none that is known here: 3".into()));
+    assert_eq!(
+        merge(|request| request.entries = vec![(&entry()).into(); 1_025]),
+        Err("entries: takes at most 1024, got 1025".into())
+    );
+    assert_eq!(
+        merge(|request| request.entries[0].version = None),
+        Err("entries[0].version: is missing".into())
+    );
+    let too_many_bytes = merge(|request| {
+        request.entries[0].content = Some(types::entry::Content::Value(zeros(1 << 20)));
+        request.entries = vec![request.entries[0].clone(); 4];
+    });
+    assert!(too_many_bytes.unwrap_err().starts_with("entries: take at most 4194304 bytes together, got"));
+
+    let positions = vec![(&position()).into(); 257];
+    let error = convert::positions(store::NodesRequest { positions }).unwrap_err();
+    assert_eq!(error.to_string(), "positions: takes at most 256, got 257");
+
+    let heads = vec![(&head()).into(); 8_193];
+    let error = convert::compare_heads(store::CompareRequest { heads }).unwrap_err();
+    assert_eq!(error.to_string(), "heads: takes at most 8192, got 8193");
+
+    assert_eq!(convert::own_node(Option::<&_>::None.into()), Ok(None));
+    assert_eq!(convert::own_node(Some(&children()).into()), Ok(Some(Box::new(children()))));
+    let error = convert::own_node(store::OwnNode { children: vec![(&summary()).into()] }).unwrap_err();
+    assert_eq!(error.to_string(), "children: an inner node has 16 children, got 1");
+
+    let error = convert::nodes("nodes", &[zeros(32), zeros(3)], 8).unwrap_err();
+    assert_eq!(error.to_string(), "nodes[1]: a node is 32 bytes, got 3");
+    let error = convert::nodes("nodes", &[zeros(32), zeros(32)], 1).unwrap_err();
+    assert_eq!(error.to_string(), "nodes: takes at most 1, got 2");
+}

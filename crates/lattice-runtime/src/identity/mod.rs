@@ -1,0 +1,127 @@
+//! What makes a node the node it is: its key, and the folder that goes with it.
+//!
+//! Four services may start at once and each needs both, so both are created the same way: written and
+//! synced under a name of their own, then linked into place. The link succeeds for exactly one; the others
+//! read what it left. A half-written key can never be seen.
+//!
+//! A folder that belongs to another cluster, or is used by another process, is refused before anything in
+//! it changes.
+
+mod folder;
+mod key;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+pub use folder::{DataDir, Lock};
+pub use key::NodeKey;
+
+/// Why a key or folder is refused. Each message is one line that names the file and what is right.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system said no.
+    #[error("{}: {doing}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What we were doing.
+        doing: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The key file holds something else.
+    #[error("{}: must hold an Ed25519 seed of 64 hex characters (node.key_file)", path.display())]
+    Content {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The key file is open to others.
+    #[error(
+        "{}: has mode {mode:04o} and is open to other users: run chmod 600 {} (node.key_file)",
+        path.display(),
+        path.display()
+    )]
+    Mode {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The folder belongs to another cluster.
+    #[error(
+        "{}: belongs to cluster {found}, this node is of cluster {expected} (node.data_dir, node.cluster)",
+        path.display()
+    )]
+    OtherCluster {
+        /// The folder.
+        path: PathBuf,
+        /// What its marker says.
+        found: String,
+        /// What the configuration says.
+        expected: String,
+    },
+    /// Another process holds the lock.
+    #[error("{}: in use by another process (node.data_dir)", path.display())]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, doing, source }
+    }
+}
+
+/// Creates `path` with `content` and mode 0600, whole and synced, unless it exists: then it is left alone.
+fn create_once(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let folder = parent(path);
+    let temporary = folder.join(format!(".new-{}", hex::encode(crate::entropy::bytes::<8>())));
+    let written = write_synced(&temporary, content).map_err(Error::io(&temporary, "create"));
+    let linked = written.and_then(|()| match std::fs::hard_link(&temporary, path) {
+        // Somebody was faster: theirs holds.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        outcome => outcome.map_err(Error::io(path, "create")),
+    });
+    let _ = std::fs::remove_file(&temporary);
+    linked?;
+    sync_folder(folder)
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_folder(folder: &Path) -> Result<(), Error> {
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io(folder, "sync"))
+}
+
+/// The folder that holds `path`; a bare name is in the working directory.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// Creates `path` and what leads to it, with mode 0700 for what is new.
+fn create_folder(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::io(path, "create folder"))
+}
