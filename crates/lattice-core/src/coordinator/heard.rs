@@ -1,0 +1,265 @@
+//! What comes in from peers: announcements on either path, and requests that they sent us.
+
+use super::{Coordinator, Effect, Notice, Route};
+use crate::divergence;
+use crate::exchange::PullPart;
+use crate::failover::Path;
+use crate::hearing::{Refused, Via};
+use crate::model::{Epoch, Incarnation, NodeId};
+use crate::pull::Cause;
+use crate::signed::Announcement;
+use crate::time::{Monotonic, WallTime};
+
+/// A peer that pulls from us and never says that it ended is answered after so many request timeouts.
+const ASKED_TIMEOUTS: u32 = 6;
+
+impl Coordinator {
+    /// An announcement came over a noise connection.
+    pub(super) fn heard(
+        &mut self,
+        now: Monotonic,
+        from: NodeId,
+        announcement: &Announcement,
+        wall: WallTime,
+        effects: &mut Vec<Effect>,
+    ) {
+        if from != announcement.node {
+            let reason = format!("sent an announcement of {}: only its own count", announcement.node);
+            self.peer_failed(from, &reason);
+            return;
+        }
+        self.hear(now, announcement, Via::Noise, &Route::P2p, wall, effects);
+    }
+
+    /// A peer's request was accepted by our store.
+    #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
+    pub(super) fn asked(
+        &mut self,
+        now: Monotonic,
+        node: NodeId,
+        announcement: Option<Announcement>,
+        pull: Option<PullPart>,
+        ended: bool,
+        wall: WallTime,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.peers.contains_key(&node) {
+            return;
+        }
+        if let Some(announcement) = announcement.filter(|announcement| announcement.node == node) {
+            // It proves the incarnation, and says what is to be pulled. The requests of a pull are no heartbeat:
+            // nothing is compared.
+            match self.hearing.hear(&announcement, Via::Challenged) {
+                Ok(heard) => self.believed(now, &announcement, heard, wall, effects),
+                Err(reason) if reason.is_harmless() => {}
+                Err(reason) => self.refused(node, &Route::P2p, reason, effects),
+            }
+        }
+        let patience = self.config.request_timeout * ASKED_TIMEOUTS;
+        if pull.is_some_and(|pull| !pull.in_kind)
+            && let Some(peer) = self.peers.get_mut(&node)
+        {
+            peer.asked_until = Some(now + patience);
+            if ended {
+                self.answer_in_kind(now, node);
+            }
+        }
+    }
+
+    /// A peer's pull from us has ended, or seems to have: now we pull from it, if it may hold what we lack.
+    pub(super) fn answer_in_kind(&mut self, now: Monotonic, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.asked_until = None;
+        }
+        if self.may_lack(now, &node) {
+            self.want(node, Cause::InKind);
+        }
+    }
+
+    /// Whether a peer's newest seal may hold anything that we lack.
+    pub(super) fn may_lack(&self, now: Monotonic, node: &NodeId) -> bool {
+        let wall = self.wall(now);
+        self.hearing.runs(node).is_some_and(|runs| self.divergence.may_lack(node, runs, wall))
+    }
+
+    /// Judges an announcement, and compares it if it came over the path in use. Returns why it was refused.
+    pub(super) fn hear(
+        &mut self,
+        now: Monotonic,
+        announcement: &Announcement,
+        via: Via,
+        route: &Route,
+        wall: WallTime,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Refused> {
+        let node = announcement.node;
+        match self.hearing.hear(announcement, via) {
+            Ok(heard) => {
+                self.believed(now, announcement, heard, wall, effects);
+                self.compare(now, node, route, wall, effects);
+                None
+            }
+            // It may have come over the other path first, where it was not compared.
+            Err(known @ (Refused::Repeated { .. } | Refused::Overtaken { .. })) => {
+                self.compare(now, node, route, wall, effects);
+                Some(known)
+            }
+            Err(unconfirmed @ Refused::Unconfirmed { .. }) => Some(unconfirmed),
+            Err(reason) => {
+                self.refused(node, route, reason.clone(), effects);
+                Some(reason)
+            }
+        }
+    }
+
+    /// Takes in what an announcement that is believed says, but for its roots.
+    fn believed(
+        &mut self,
+        now: Monotonic,
+        announcement: &Announcement,
+        heard: crate::hearing::Heard,
+        wall: WallTime,
+        effects: &mut Vec<Effect>,
+    ) {
+        let &Announcement { node, incarnation, time, .. } = announcement;
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.described(now, announcement);
+        }
+        if heard.new_incarnation {
+            let replaced = heard.replaced;
+            effects.push(Effect::Notice(Notice::NewIncarnation { peer: node, incarnation, replaced }));
+        }
+        if let Some(epoch) = heard.contradiction {
+            effects.push(Effect::Notice(Notice::Contradiction { peer: node, incarnation, epoch }));
+            self.peer_failed(node, &format!("signed two roots for epoch {epoch}"));
+        }
+        if let Some((sequence, epoch)) = self.hearing.greatest(&node) {
+            effects.push(Effect::TellHeard { node, incarnation, sequence, epoch });
+        }
+        self.sample_clock(now, node, time, wall, effects);
+    }
+
+    /// Compares a peer's newest seals with ours, if they were heard over the path in use.
+    fn compare(
+        &mut self,
+        now: Monotonic,
+        peer: NodeId,
+        route: &Route,
+        wall: WallTime,
+        effects: &mut Vec<Effect>,
+    ) {
+        let path = self.failover.path(&peer);
+        let in_use = path == route.path()
+            && match route {
+                Route::P2p => true,
+                Route::Http { url } => self.book.of(&peer) == Some(url),
+            };
+        let incarnation = self.hearing.incarnation(&peer);
+        let (true, Some(incarnation), Some(runs)) = (in_use, incarnation, self.hearing.runs(&peer)) else {
+            return;
+        };
+        let interval = match path {
+            Path::P2p => self.config.heartbeat_interval,
+            Path::Http => self.config.poll_interval,
+        };
+        let runs = runs.clone();
+        let event = divergence::Event::Announced { peer, incarnation, runs, interval, wall };
+        self.diverge(now, event, Some(route), effects);
+    }
+
+    /// Hands an event to the divergence machine, and does what it decides.
+    pub(super) fn diverge(
+        &mut self,
+        now: Monotonic,
+        event: divergence::Event,
+        route: Option<&Route>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut decided = Vec::new();
+        self.divergence.handle(now, event, &mut decided);
+        for effect in decided {
+            match effect {
+                divergence::Effect::Counted { peer, count, epoch, no_common_epoch } => {
+                    if let Some(route) = route.cloned() {
+                        let notice = Notice::Diverged { peer, route, count, epoch, no_common_epoch };
+                        effects.push(Effect::Notice(notice));
+                    }
+                }
+                divergence::Effect::Agreed { peer, epoch } => {
+                    effects.push(Effect::Notice(Notice::Agreed { peer, epoch }));
+                    self.unwant(peer, Cause::Divergence);
+                }
+                divergence::Effect::StartPull { peer } => self.want(peer, Cause::Divergence),
+                divergence::Effect::Lapsed { peer } => self.unwant(peer, Cause::Divergence),
+            }
+        }
+    }
+
+    pub(super) fn refused(
+        &mut self,
+        node: NodeId,
+        route: &Route,
+        reason: Refused,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.peer_failed(node, &reason.to_string());
+        let route = route.clone();
+        effects.push(Effect::Notice(Notice::AnnouncementRefused { node, route, reason }));
+    }
+
+    /// Counts something that went wrong with a peer.
+    pub(super) fn peer_failed(&mut self, node: NodeId, reason: &str) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.failed(reason);
+        }
+    }
+
+    /// A peer has signed a time.
+    pub(super) fn sample_clock(
+        &mut self,
+        now: Monotonic,
+        node: NodeId,
+        time: WallTime,
+        wall: WallTime,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.peers.contains_key(&node) {
+            let changes = self.clocks.sample(now, node, time, wall);
+            self.tell_clocks(changes, effects);
+        }
+    }
+
+    /// A peer says what it heard from us. More than we know of: our disk was rolled back.
+    pub(super) fn detect_rollback(
+        &mut self,
+        peer: NodeId,
+        incarnation: Incarnation,
+        heard_sequence: u64,
+        heard_epoch: Epoch,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(own) = &self.own else { return };
+        if !self.peers.contains_key(&peer)
+            || own.incarnation != incarnation
+            || self.given_up == Some(incarnation)
+        {
+            return;
+        }
+        let own_epoch = own.runs.newest_epoch().unwrap_or_default();
+        // Until a number is reserved in this incarnation, we cannot tell which were used.
+        let sequence = self.sequence.filter(|sequence| sequence.0 == incarnation);
+        let own_sequence = sequence.map_or(u64::MAX, |sequence| sequence.1);
+        if heard_sequence > own_sequence || heard_epoch > own_epoch {
+            self.given_up = Some(incarnation);
+            effects.push(Effect::Notice(Notice::RolledBack {
+                peer,
+                incarnation,
+                heard_sequence,
+                own_sequence,
+                heard_epoch,
+                own_epoch,
+            }));
+            effects.push(Effect::Reincarnate { incarnation });
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Composes the machines: the only place where hearing, divergence, failover, backoff and pulls meet.
+//!
+//! Peers are identities (trusted keys other than our own); URLs are hints that lead to them, and each is asked
+//! who it is. What is heard over the path in use is compared with our own seals; the third difference starts a
+//! pull; a peer that pulled from us is pulled from in its turn. Everything that could grow is bounded by the
+//! number of trusted keys and of configured URLs.
+//!
+//! The shell (`sync-coordinator`) runs the effects and hands back what came of them: each effect says by which
+//! event it is answered. Time comes with every event; wall-clock time only where signed times are judged.
+
+mod clocks;
+mod effect;
+mod event;
+mod heard;
+mod peers;
+mod polls;
+mod pulls;
+mod status;
+mod urls;
+
+#[cfg(test)]
+mod tests;
+
+pub use effect::{Clock, Effect, Notice, Recipients, Route};
+pub use event::{Event, OwnSeals, SensorPeer};
+pub use status::{PeerStatus, SensorStatus, Status, UrlState, UrlStatus};
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::backoff::{Backoff, Pause};
+use crate::divergence::{self, Divergence};
+use crate::failover::{self, Failover, Mode, Path};
+use crate::hearing::Register;
+use crate::liveness;
+use crate::model::{EpochLength, Incarnation, NodeId};
+use crate::time::{Monotonic, WallTime};
+
+use clocks::{Changes, Clocks};
+use peers::Peer;
+use polls::PROBE_INTERVALS;
+use pulls::Running;
+use urls::Book;
+
+/// What the coordinator is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: String,
+    /// The cluster's epoch length.
+    pub epoch_length: EpochLength,
+    /// The effective trusted keys at first; this node's own may be among them.
+    pub trusted: Vec<NodeId>,
+    /// The base URLs of peers' gateways at first, at most [`URLS_MAX`].
+    pub urls: Vec<String>,
+    /// Time between announcements.
+    pub heartbeat_interval: Duration,
+    /// How long a peer that was not heard of is still taken for live in questions of clocks.
+    pub peer_timeout: Duration,
+    /// Time between polls of one peer.
+    pub poll_interval: Duration,
+    /// The longest wait for one answer of a peer.
+    pub request_timeout: Duration,
+    /// How long a peer is gone before HTTP takes over.
+    pub peerless_timeout: Duration,
+    /// How long a peer is back before P2P takes over again.
+    pub return_after: Duration,
+    /// Consecutive differences that start a pull.
+    pub divergence_threshold: u32,
+    /// The longest pause after failed pulls.
+    pub backoff_max: Duration,
+    /// Concurrent pulls.
+    pub pulls_max: usize,
+    /// The path that the operator wants at first.
+    pub mode: Mode,
+    /// How far a peer's clock may be off.
+    pub max_clock_drift: Duration,
+    /// Seeds jitter and pull ids; different at every start.
+    pub seed: u64,
+}
+
+/// The most URLs; more are ignored.
+pub const URLS_MAX: usize = 4_096;
+
+/// After a new seal, announcements are at least this far apart.
+const ANNOUNCE_SPACING: Duration = Duration::from_secs(1);
+/// Errors kept for people are cut after this many characters.
+const REASON_CHARS_MAX: usize = 256;
+
+/// The machine.
+#[derive(Debug)]
+pub struct Coordinator {
+    config: Config,
+    random: Xoshiro256PlusPlus,
+    /// Our clock at some moment, so that it can be told without being handed in.
+    wall: (Monotonic, WallTime),
+    /// What concerns the start was told.
+    started: bool,
+    hearing: Register,
+    divergence: Divergence,
+    failover: Failover,
+    backoff: Backoff,
+    clocks: Clocks,
+    /// The trusted keys but our own.
+    peers: BTreeMap<NodeId, Peer>,
+    book: Book,
+    /// At most one for each peer, and `pulls_max` in all.
+    pulls: BTreeMap<NodeId, Running>,
+    sensor: Sensor,
+    own: Option<OwnSeals>,
+    store_error: Option<String>,
+    /// The greatest announcement sequence that may have been used.
+    sequence: Option<(Incarnation, u64)>,
+    /// Given up; nothing is announced until there is another one.
+    given_up: Option<Incarnation>,
+    next_heartbeat: Monotonic,
+    /// A new seal is to be announced then.
+    announce_at: Option<Monotonic>,
+    announced: Option<Monotonic>,
+    /// Orders the pulls that wait.
+    wants: u64,
+}
+
+#[derive(Debug)]
+struct Sensor {
+    /// `None`: nothing was heard of it yet.
+    available: Option<bool>,
+    enabled: bool,
+    started: bool,
+    error: String,
+    /// The count of live peers that was told last.
+    live_told: Option<usize>,
+}
+
+impl Coordinator {
+    /// Begins, with the pauses kept from the last run.
+    pub fn new(config: Config, now: Monotonic, wall: WallTime, pauses: &[Pause]) -> Self {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(config.seed);
+        let mut backoff = Backoff::new(config.backoff_max, random.random());
+        backoff.import(now, wall, pauses);
+        let fresh_for = config.peer_timeout.max(config.poll_interval * PROBE_INTERVALS);
+        let late_max = config.heartbeat_interval * 2;
+        let mut coordinator = Self {
+            hearing: Register::new(config.cluster.clone(), config.epoch_length, late_max),
+            divergence: Divergence::new(config.divergence_threshold),
+            failover: Failover::new(failover::Config {
+                peerless_timeout: config.peerless_timeout,
+                return_after: config.return_after,
+                mode: config.mode,
+            }),
+            backoff,
+            clocks: Clocks::new(config.max_clock_drift, fresh_for),
+            peers: BTreeMap::new(),
+            book: Book::new(config.request_timeout * 6),
+            pulls: BTreeMap::new(),
+            sensor: Sensor {
+                available: None,
+                enabled: true,
+                started: false,
+                error: String::new(),
+                live_told: None,
+            },
+            own: None,
+            store_error: None,
+            sequence: None,
+            given_up: None,
+            next_heartbeat: now,
+            announce_at: None,
+            announced: None,
+            wants: 0,
+            wall: (now, wall),
+            started: false,
+            random,
+            config,
+        };
+        let spread = coordinator.config.poll_interval / 10;
+        let urls = coordinator.config.urls.clone();
+        coordinator.book.set(now, urls, spread, &mut coordinator.random);
+        coordinator
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Monotonic, event: Event, effects: &mut Vec<Effect>) {
+        if !self.started {
+            self.started = true;
+            let trusted = self.config.trusted.clone();
+            self.urls_configured(now, effects);
+            self.set_trust(now, trusted, effects);
+        }
+        match event {
+            Event::Seals(own) => self.seals(now, own, effects),
+            Event::StoreGone { reason } => self.store_error = Some(clip(&reason)),
+            Event::Sequence { incarnation, last } => {
+                let before =
+                    self.sequence.filter(|before| before.0 == incarnation).map_or(0, |before| before.1);
+                self.sequence = Some((incarnation, last.max(before)));
+            }
+            Event::Sensor { enabled, started, error, peers } => {
+                let first = self.sensor.available.replace(true).is_none();
+                self.sensor.started = started;
+                self.sensor.error = error;
+                if self.sensor.enabled != enabled {
+                    self.sensor.enabled = enabled;
+                    self.fail_over(now, failover::Event::P2pEnabled(enabled), effects);
+                }
+                self.sensor_peers(now, &peers, effects);
+                if first {
+                    self.tell_first_timer(effects);
+                }
+            }
+            Event::SensorGone { reason } => {
+                if self.sensor.available != Some(false) || self.sensor.error != reason {
+                    effects.push(Effect::Notice(Notice::SensorUnavailable { reason: reason.clone() }));
+                }
+                self.sensor.available = Some(false);
+                self.sensor.started = false;
+                self.sensor.error = reason;
+                self.sensor_peers(now, &[], effects);
+            }
+            Event::Heard { from, announcement, wall } => {
+                self.wall = (now, wall);
+                self.heard(now, from, &announcement.announcement, wall, effects);
+            }
+            Event::Asked { peer, announcement, pull, ended, wall } => {
+                self.wall = (now, wall);
+                let announcement = announcement.map(|signed| signed.announcement);
+                self.asked(now, peer, announcement, pull, ended, wall, effects);
+            }
+            Event::Polled { url, announcement, wall } => {
+                self.wall = (now, wall);
+                self.polled(now, url, announcement.announcement, wall, effects);
+            }
+            Event::PollFailed { url, reason } => self.url_failed(now, &url, &reason, effects),
+            Event::Greeted {
+                peer,
+                route,
+                incarnation,
+                own_incarnation,
+                heard_sequence,
+                heard_epoch,
+                time,
+                wall,
+            } => {
+                self.wall = (now, wall);
+                self.greeted(now, peer, &route, incarnation, effects);
+                self.sample_clock(now, peer, time, wall, effects);
+                self.detect_rollback(peer, own_incarnation, heard_sequence, heard_epoch, effects);
+            }
+            Event::GreetFailed { peer, route, reason } => {
+                self.greet_failed(now, peer, &route, &reason, effects)
+            }
+            Event::Pull { id, event } => self.pull_event(now, id, event, effects),
+            Event::SwitchMode(mode) => {
+                effects.push(Effect::Notice(Notice::ModeSwitched { mode }));
+                self.fail_over(now, failover::Event::Mode(mode), effects);
+            }
+            Event::Reconcile { token, peer } => self.reconcile(now, token, peer, effects),
+            Event::TrustChanged { trusted } => self.set_trust(now, trusted, effects),
+            Event::UrlsChanged { urls } => {
+                let spread = self.config.poll_interval / 10;
+                self.book.set(now, urls, spread, &mut self.random);
+                self.urls_configured(now, effects);
+                self.urls_known(now, effects);
+            }
+            Event::Tick => {}
+        }
+        self.on_time(now, effects);
+        self.start_pulls(now, effects);
+        self.check();
+    }
+
+    /// When to send [`Event::Tick`].
+    pub fn deadline(&self) -> Option<Monotonic> {
+        let asked = self.peers.values().filter_map(|peer| peer.asked_until);
+        let greet = self.peers.values().filter_map(|peer| peer.greet_at).filter(|_| self.heartbeat_active());
+        let pulls = self.pulls.values().filter_map(|running| running.pull.deadline());
+        [
+            Some(self.next_heartbeat),
+            self.announce_at,
+            self.book.deadline(),
+            self.failover.deadline(),
+            self.divergence.deadline(),
+            self.next_start(),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(asked)
+        .chain(greet)
+        .chain(pulls)
+        .min()
+    }
+
+    /// The pauses of peers, for [`Self::new`] at the next start.
+    pub fn pauses(&self, now: Monotonic, wall: WallTime) -> Vec<Pause> {
+        self.backoff.export(now, wall)
+    }
+
+    /// The path in use for a peer.
+    pub fn path(&self, peer: &NodeId) -> Path {
+        self.failover.path(peer)
+    }
+
+    /// Does what is due.
+    fn on_time(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        let due = |deadline: Option<Monotonic>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.failover.deadline()) {
+            self.fail_over(now, failover::Event::Tick, effects);
+        }
+        if due(self.divergence.deadline()) {
+            self.diverge(now, divergence::Event::Tick, None, effects);
+        }
+        if self.next_heartbeat <= now || due(self.announce_at) {
+            self.announce(now, effects);
+        }
+        for url in self.book.overdue(now) {
+            self.url_failed(now, &url, "no answer at all", effects);
+        }
+        self.poll(now, effects);
+        self.greet_over_p2p(now, effects);
+        self.tick_pulls(now, effects);
+        let ended: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| due(peer.asked_until)).map(|(&id, _)| id).collect();
+        for peer in ended {
+            self.answer_in_kind(now, peer);
+        }
+    }
+
+    /// Announces, if anybody can be told, and reads our seals in any case: comparisons need their end.
+    fn announce(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        self.announce_at = None;
+        self.announced = Some(now);
+        let jitter = self.random.random_range(0.9..1.0);
+        self.next_heartbeat = now + self.config.heartbeat_interval.mul_f64(jitter);
+        effects.push(match self.heartbeat_active() {
+            true => Effect::Announce { to: Recipients::All },
+            false => Effect::ReadSeals,
+        });
+        let changes = self.clocks.judge(now);
+        self.tell_clocks(changes, effects);
+    }
+
+    fn heartbeat_active(&self) -> bool {
+        self.can_speak() && self.p2p_up()
+    }
+
+    /// The store is there, and its incarnation is not given up.
+    fn can_speak(&self) -> bool {
+        let given_up = self.own.as_ref().is_none_or(|own| self.given_up == Some(own.incarnation));
+        self.store_error.is_none() && !given_up
+    }
+
+    fn p2p_up(&self) -> bool {
+        self.sensor.available == Some(true) && self.sensor.enabled && self.sensor.started
+    }
+
+    /// Our clock, as far as we were told.
+    fn wall(&self, now: Monotonic) -> WallTime {
+        self.wall.1 + now.since(self.wall.0)
+    }
+
+    fn seals(&mut self, now: Monotonic, own: OwnSeals, effects: &mut Vec<Effect>) {
+        self.store_error = None;
+        let newest = |own: &OwnSeals| (own.incarnation, own.runs.newest().map(|run| run.root));
+        if self.own.as_ref().is_none_or(|before| newest(before) != newest(&own)) {
+            let spaced = self.announced.map_or(now, |announced| announced + ANNOUNCE_SPACING);
+            self.announce_at = Some(spaced.max(now));
+        }
+        if self.given_up.is_some_and(|given_up| given_up != own.incarnation) {
+            self.given_up = None;
+        }
+        let OwnSeals { incarnation, damage_generation, ref runs } = own;
+        let event = divergence::Event::OwnSeals { incarnation, damage_generation, runs: runs.clone() };
+        self.own = Some(own);
+        self.diverge(now, event, None, effects);
+        self.tell_roots_after(effects);
+    }
+
+    /// Tells how many peers are live, when that changed. Of a sensor that is gone, nothing is known.
+    fn tell_count(&mut self, effects: &mut Vec<Effect>) {
+        if self.sensor.available != Some(true) {
+            self.sensor.live_told = None;
+            return;
+        }
+        let live = self.peers.values().filter(|peer| peer.state == liveness::State::Live).count();
+        if self.sensor.live_told.replace(live) != Some(live) {
+            effects.push(Effect::Notice(Notice::PeerCount { live }));
+        }
+    }
+
+    /// From the start nobody was live: no peer was lost, and yet the timer runs.
+    fn tell_first_timer(&self, effects: &mut Vec<Effect>) {
+        let alone = self.sensor.live_told == Some(0) && !self.peers.is_empty();
+        let could_fall_back =
+            self.sensor.enabled && !self.book.is_empty() && self.failover.mode() == Mode::Auto;
+        if alone && could_fall_back {
+            let after = self.config.peerless_timeout;
+            effects.push(Effect::Notice(Notice::TimerStarted { after }));
+        }
+    }
+
+    fn fail_over(&mut self, now: Monotonic, event: failover::Event, effects: &mut Vec<Effect>) {
+        let mut decided = Vec::new();
+        self.failover.handle(now, event, &mut decided);
+        for effect in decided {
+            let notice = match effect {
+                failover::Effect::StateChanged { peer, state } => Notice::FailoverChanged { peer, state },
+                failover::Effect::PathChanged { peer, path } => {
+                    self.path_changed(now, peer, path, effects);
+                    Notice::PathChanged { peer, path }
+                }
+                failover::Effect::TimerStarted { after } => Notice::TimerStarted { after },
+                failover::Effect::FallbackActivated => Notice::FallbackActivated,
+                failover::Effect::Returned => Notice::Returned,
+                failover::Effect::SyncModeChanged(mode) => Notice::SyncModeChanged(mode),
+                failover::Effect::HealthChanged(health) => Notice::HealthChanged(health),
+            };
+            effects.push(Effect::Notice(notice));
+        }
+    }
+
+    fn path_changed(&mut self, now: Monotonic, peer: NodeId, path: Path, effects: &mut Vec<Effect>) {
+        if path == Path::Http
+            && let Some(url) = self.book.of(&peer).map(str::to_owned)
+        {
+            let soon = self.config.poll_interval.mul_f64(self.random.random_range(0.0..0.1));
+            self.book.get_mut(&url).into_iter().for_each(|url| url.hurry(now + soon));
+        }
+        self.reroute(now, peer, effects);
+    }
+
+    fn tell_clocks(&self, changes: Changes, effects: &mut Vec<Effect>) {
+        if let Some(clock) = changes.own {
+            effects.push(Effect::JudgeClock(clock.clone()));
+            effects.push(Effect::Notice(Notice::OwnClock(clock)));
+        }
+        for (peer, ahead_ms) in changes.peers {
+            effects.push(Effect::Notice(Notice::PeerClock { peer, ahead_ms }));
+        }
+    }
+
+    /// What must always hold.
+    fn check(&self) {
+        debug_assert!(self.pulls.len() <= self.config.pulls_max, "no more pulls than allowed");
+        debug_assert!(
+            self.pulls.keys().all(|peer| self.peers.contains_key(peer)),
+            "only trusted peers are pulled from"
+        );
+        debug_assert!(!self.peers.contains_key(&self.config.node), "we are not a peer of ours");
+    }
+}
+
+/// A reason for people, cut where it is long: peers have a say in it.
+fn clip(reason: &str) -> String {
+    reason.chars().take(REASON_CHARS_MAX).collect()
+}

@@ -1,0 +1,786 @@
+//! The coordinator, event by event, and at random.
+
+use std::num::NonZeroU32;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::exchange::{Answer, Ask, PullPart, Reason, Refusal, Response};
+use crate::failover::{State, SyncMode};
+use crate::hearing::Refused;
+use crate::model::{Digest, Epoch};
+use crate::pull::{self, Cause, Failure, Outcome, Traffic};
+use crate::seal::{Root, Run, Runs};
+use crate::signed::{Announcement, Signed, SignedAnnouncement};
+
+const US: NodeId = NodeId([100; 32]);
+const A: NodeId = NodeId([1; 32]);
+const B: NodeId = NodeId([2; 32]);
+const C: NodeId = NodeId([3; 32]);
+const STRANGER: NodeId = NodeId([9; 32]);
+const OURS: Incarnation = Incarnation([100; 16]);
+const URL_A: &str = "http://node-a:8080";
+const URL_B: &str = "http://node-b:8080";
+/// Our clock at the start.
+const WALL: u64 = 1_000_000_000;
+
+fn root(byte: u8) -> Option<Root> {
+    (byte > 0).then_some(Root { digest: Digest([byte; 32]), entries: 1, tombstones: 0 })
+}
+
+fn runs(to: u64, byte: u8) -> Runs {
+    Runs::parse(vec![Run { from: Epoch(1), to: Epoch(to), root: root(byte) }]).unwrap()
+}
+
+fn incarnation(node: NodeId) -> Incarnation {
+    Incarnation([node.0[0]; 16])
+}
+
+/// What `node` announces: its tree has been `byte` up to epoch `to`.
+fn announcement(node: NodeId, sequence: u64, to: u64, byte: u8, time: WallTime) -> SignedAnnouncement {
+    let announcement = Announcement {
+        cluster: "lattice".into(),
+        node,
+        incarnation: incarnation(node),
+        sequence,
+        time,
+        epoch_length: EpochLength(NonZeroU32::new(1000).unwrap()),
+        runs: runs(to, byte).into(),
+        addresses: vec!["/ip4/10.0.0.1/tcp/9000".into()],
+        name: format!("node-{}", node.0[0]),
+    };
+    let signed = Signed { body: Bytes::new(), signature: [0; 64] };
+    SignedAnnouncement { announcement, signed }
+}
+
+fn config(trusted: &[NodeId], urls: &[&str]) -> Config {
+    Config {
+        node: US,
+        cluster: "lattice".into(),
+        epoch_length: EpochLength(NonZeroU32::new(1000).unwrap()),
+        trusted: trusted.to_vec(),
+        urls: urls.iter().map(|&url| url.to_owned()).collect(),
+        heartbeat_interval: Duration::from_secs(5),
+        peer_timeout: Duration::from_secs(30),
+        poll_interval: Duration::from_secs(10),
+        request_timeout: Duration::from_secs(5),
+        peerless_timeout: Duration::from_secs(60),
+        return_after: Duration::from_secs(10),
+        divergence_threshold: 3,
+        backoff_max: Duration::from_secs(300),
+        pulls_max: 2,
+        mode: Mode::Auto,
+        max_clock_drift: Duration::from_secs(10),
+        seed: 42,
+    }
+}
+
+struct Bench {
+    coordinator: Coordinator,
+    now: Monotonic,
+    sequence: u64,
+    epoch: u64,
+}
+
+impl Bench {
+    /// A node whose store and sensor are there; nobody is connected.
+    fn new(trusted: &[NodeId], urls: &[&str]) -> Self {
+        let now = Monotonic(Duration::from_secs(1_000));
+        let coordinator = Coordinator::new(config(trusted, urls), now, WallTime(WALL), &[]);
+        let mut bench = Self { coordinator, now, sequence: 0, epoch: 1_000 };
+        bench.seals(1);
+        bench.sensor(&[]);
+        bench
+    }
+
+    fn hear(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.coordinator.handle(self.now, event, &mut effects);
+        effects
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(WALL) + self.now.since(Monotonic(Duration::from_secs(1_000)))
+    }
+
+    /// Lets time pass, with a tick at each deadline.
+    fn pass(&mut self, seconds: u64) -> Vec<Effect> {
+        let until = self.now + Duration::from_secs(seconds);
+        let mut effects = Vec::new();
+        while let Some(deadline) = self.coordinator.deadline().filter(|deadline| *deadline <= until) {
+            self.now = deadline.max(self.now);
+            self.coordinator.handle(self.now, Event::Tick, &mut effects);
+            let next = self.coordinator.deadline().expect("heartbeats never end");
+            assert!(next > self.now, "a tick at the deadline moves the deadline");
+        }
+        self.now = until;
+        effects
+    }
+
+    /// Our own tree is `byte` now.
+    fn seals(&mut self, byte: u8) -> Vec<Effect> {
+        self.epoch += 10;
+        let runs = runs(self.epoch, byte);
+        self.hear(Event::Seals(OwnSeals { incarnation: OURS, damage_generation: 0, runs }))
+    }
+
+    fn sensor(&mut self, live: &[NodeId]) -> Vec<Effect> {
+        let peer = |&node: &NodeId| SensorPeer { node, state: liveness::State::Live, addresses: Vec::new() };
+        let peers = live.iter().map(peer).collect();
+        self.hear(Event::Sensor { enabled: true, started: true, error: String::new(), peers })
+    }
+
+    fn next(&mut self, node: NodeId, byte: u8) -> SignedAnnouncement {
+        self.sequence += 1;
+        self.epoch += 5;
+        announcement(node, self.sequence, self.epoch, byte, self.wall())
+    }
+
+    /// A heartbeat of `node` over P2P, whose tree is `byte`; our own is extended as far.
+    fn heartbeat(&mut self, node: NodeId, byte: u8) -> Vec<Effect> {
+        let mut effects = self.seals(1);
+        let (announcement, wall) = (self.next(node, byte), self.wall());
+        effects.extend(self.hear(Event::Heard { from: node, announcement, wall }));
+        effects
+    }
+
+    fn polled(&mut self, url: &str, node: NodeId, byte: u8) -> Vec<Effect> {
+        let mut effects = self.seals(1);
+        let (announcement, wall) = (self.next(node, byte), self.wall());
+        effects.extend(self.hear(Event::Polled { url: url.into(), announcement, wall }));
+        effects
+    }
+
+    fn greeted(&mut self, node: NodeId, route: Route) -> Vec<Effect> {
+        let (time, wall) = (self.wall(), self.wall());
+        self.hear(Event::Greeted {
+            peer: node,
+            route,
+            incarnation: incarnation(node),
+            own_incarnation: OURS,
+            heard_sequence: 0,
+            heard_epoch: Epoch(0),
+            time,
+            wall,
+        })
+    }
+
+    /// Differs three times over P2P, five seconds apart.
+    fn differ(&mut self, node: NodeId) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for _ in 0..3 {
+            effects.extend(self.heartbeat(node, 2));
+            effects.extend(self.pass(5));
+        }
+        effects
+    }
+
+    fn pull_fails(&mut self, id: pull::Id, number: u64, failure: Failure) -> Vec<Effect> {
+        self.hear(Event::Pull { id, event: pull::Event::Failed { number, failure } })
+    }
+
+    fn count(&self, node: NodeId) -> u32 {
+        self.coordinator.divergence.count(&node)
+    }
+}
+
+fn http(url: &str) -> Route {
+    Route::Http { url: url.into() }
+}
+
+fn notices(effects: &[Effect]) -> Vec<&Notice> {
+    let mut notices = Vec::new();
+    for effect in effects {
+        if let Effect::Notice(notice) = effect {
+            notices.push(notice);
+        }
+    }
+    notices
+}
+
+fn started(effects: &[Effect]) -> Vec<(NodeId, Cause, pull::Id)> {
+    let start = |effect: &Effect| match effect {
+        Effect::PullStarted { id, peer, cause, .. } => Some((*peer, *cause, *id)),
+        _ => None,
+    };
+    effects.iter().filter_map(start).collect()
+}
+
+fn ended(effects: &[Effect]) -> Vec<(NodeId, Outcome)> {
+    let end = |effect: &Effect| match effect {
+        Effect::PullEnded { ended, .. } => Some((ended.peer, ended.outcome)),
+        _ => None,
+    };
+    effects.iter().filter_map(end).collect()
+}
+
+/// The question that a pull asks last, after our own node at the root was read.
+fn question(bench: &mut Bench, id: pull::Id) -> (u64, Route, crate::exchange::Request) {
+    let effects = bench.hear(Event::Pull { id, event: pull::Event::LocalNodes(vec![None]) });
+    let ask = effects.into_iter().find_map(|effect| match effect {
+        Effect::Exchange { number, route, request, .. } => Some((number, route, request)),
+        _ => None,
+    });
+    ask.expect("a pull asks once it has read")
+}
+
+#[test]
+fn nobody_trusted_is_said_loudly() {
+    let mut coordinator = Coordinator::new(config(&[US], &[]), Monotonic::ZERO, WallTime(WALL), &[]);
+    let mut effects = Vec::new();
+    coordinator.handle(Monotonic::ZERO, Event::Tick, &mut effects);
+    assert!(effects.contains(&Effect::SetTrust { trusted: vec![US] }));
+    assert!(notices(&effects).contains(&&Notice::NoTrust));
+    assert!(coordinator.status(Monotonic::ZERO).peers.is_empty(), "we are no peer of ours");
+}
+
+#[test]
+fn a_peer_that_connects_is_told_and_asked() {
+    let mut bench = Bench::new(&[US, A, B], &[]);
+    let effects = bench.sensor(&[A, STRANGER]);
+    assert!(effects.contains(&Effect::Announce { to: Recipients::Peer(A) }));
+    assert!(notices(&effects).contains(&&Notice::PeerCount { live: 1 }), "a stranger is not counted");
+    assert_eq!(bench.sensor(&[A]), [], "nothing changed");
+    assert!(bench.pass(1).contains(&Effect::Hello { peer: A, route: Route::P2p }));
+    bench.greeted(A, Route::P2p);
+    assert!(!bench.pass(100).contains(&Effect::Hello { peer: A, route: Route::P2p }), "once a connection");
+    let status = bench.coordinator.status(bench.now);
+    assert_eq!((status.sensor.live, status.sensor.connected, status.sync_mode), (1, 1, SyncMode::P2p));
+}
+
+#[test]
+fn the_lung_tells_its_story_in_order() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    bench.sensor(&[A]);
+    bench.polled(URL_A, A, 1);
+    bench.pass(20);
+    let effects = bench.sensor(&[]);
+    let told = notices(&effects);
+    let count = told.iter().position(|notice| **notice == Notice::PeerCount { live: 0 }).unwrap();
+    let timer = Notice::TimerStarted { after: Duration::from_secs(60) };
+    assert!(told.iter().position(|notice| **notice == timer).unwrap() > count);
+    let left = bench.coordinator.status(bench.now).fallback_in;
+    assert_eq!(left, Some(Duration::from_secs(60)));
+    assert!(!notices(&bench.pass(59)).contains(&&Notice::FallbackActivated));
+    assert!(notices(&bench.pass(1)).contains(&&Notice::FallbackActivated));
+    bench.sensor(&[A]);
+    assert!(notices(&bench.pass(10)).contains(&&Notice::Returned));
+}
+
+#[test]
+fn a_sensor_that_is_gone_is_never_a_count() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    bench.sensor(&[A]);
+    let gone = || Event::SensorGone { reason: "connection refused".into() };
+    let effects = bench.hear(gone());
+    let told = notices(&effects);
+    assert!(told.contains(&&Notice::SensorUnavailable { reason: "connection refused".into() }));
+    assert!(!told.iter().any(|notice| matches!(notice, Notice::PeerCount { .. })));
+    assert_eq!(notices(&bench.hear(gone())), Vec::<&Notice>::new(), "told once");
+    assert!(!bench.coordinator.status(bench.now).heartbeat_active);
+    assert!(notices(&bench.sensor(&[A])).contains(&&Notice::PeerCount { live: 1 }));
+}
+
+#[test]
+fn heartbeats_and_new_seals_are_announced_within_bounds() {
+    let mut bench = Bench::new(&[A], &[]);
+    let announced = |effects: &[Effect]| {
+        effects.iter().filter(|effect| **effect == Effect::Announce { to: Recipients::All }).count()
+    };
+    let beats = announced(&bench.pass(60));
+    assert!((12..=15).contains(&beats), "{beats} heartbeats in a minute");
+    let mut changes = 0;
+    for byte in 10..110 {
+        bench.now = bench.now + Duration::from_millis(100);
+        changes += announced(&bench.seals(byte));
+        changes += announced(&bench.pass(0));
+    }
+    assert!((8..=11).contains(&changes), "{changes} announcements in ten seconds of new seals");
+    bench.hear(Event::StoreGone { reason: "away".into() });
+    let effects = bench.pass(20);
+    assert_eq!(announced(&effects), 0);
+    assert!(effects.contains(&Effect::ReadSeals), "the store is tried again");
+}
+
+#[test]
+fn the_third_difference_pulls_over_the_path_in_use() {
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    let effects = bench.differ(A);
+    let counts: Vec<u32> = notices(&effects)
+        .into_iter()
+        .filter_map(|notice| match notice {
+            Notice::Diverged { peer: A, route: Route::P2p, count, .. } => Some(*count),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(counts, [1, 2, 3]);
+    let [(A, Cause::Divergence, id)] = started(&effects)[..] else { panic!("{effects:?}") };
+    let (_, route, request) = question(&mut bench, id);
+    assert_eq!(route, Route::P2p);
+    assert_eq!(request.pull, Some(PullPart { id: id.0, in_kind: false }));
+    assert!(matches!(request.ask, Ask::Walk { epoch: None, .. }));
+}
+
+#[test]
+fn equal_roots_and_errors_count_nothing() {
+    let mut bench = Bench::new(&[A, B], &[URL_A]);
+    bench.sensor(&[A]);
+    for _ in 0..10 {
+        bench.heartbeat(A, 1);
+        bench.hear(Event::PollFailed { url: URL_A.into(), reason: "redirect".into() });
+        bench.hear(Event::GreetFailed { peer: A, route: Route::P2p, reason: "timeout".into() });
+        let mut forged = announcement(B, 1, 5, 2, bench.wall());
+        forged.announcement.cluster = "elsewhere".into();
+        let wall = bench.wall();
+        bench.hear(Event::Heard { from: B, announcement: forged, wall });
+        bench.pass(5);
+    }
+    assert_eq!((bench.count(A), bench.count(B)), (0, 0));
+    let status = bench.coordinator.status(bench.now);
+    assert_eq!((status.peers[0].errors, status.peers[0].last_error.as_str()), (10, "hello: timeout"));
+    assert_eq!(status.peers[1].errors, 10);
+    assert!(status.urls[0].errors >= 10);
+}
+
+#[test]
+fn over_http_an_incarnation_counts_once_a_hello_confirmed_it() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    assert!(bench.pass(2).contains(&Effect::Poll { url: URL_A.into() }));
+    let effects = bench.polled(URL_A, A, 2);
+    assert!(effects.contains(&Effect::Hello { peer: A, route: http(URL_A) }));
+    let identified = Notice::UrlIdentified { url: URL_A.into(), node: A };
+    assert!(notices(&effects).contains(&&identified));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::TellHeard { .. })), "not believed yet");
+    let effects = bench.greeted(A, http(URL_A));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::TellHeard { node: A, .. })));
+    let new = Notice::NewIncarnation { peer: A, incarnation: incarnation(A), replaced: None };
+    assert!(notices(&effects).contains(&&new));
+    assert_eq!(bench.coordinator.status(bench.now).health, failover::Health::HttpOnly);
+    assert_eq!(bench.count(A), 0, "a probe of the path not in use is not compared");
+
+    bench.pass(60);
+    assert_eq!(bench.coordinator.path(&A), Path::Http);
+    for count in 1..=2 {
+        let effects = bench.polled(URL_A, A, 2);
+        assert!(notices(&effects).into_iter().any(
+            |notice| matches!(notice, Notice::Diverged { route: Route::Http { url }, count: c, .. } if url == URL_A && *c == count)
+        ));
+        bench.pass(10);
+    }
+    let effects = bench.polled(URL_A, A, 2);
+    let [(A, Cause::Divergence, id)] = started(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(question(&mut bench, id).1, http(URL_A));
+}
+
+#[test]
+fn a_refused_hello_means_that_http_does_not_work() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    bench.polled(URL_A, A, 1);
+    bench.greeted(A, http(URL_A));
+    bench.polled(URL_A, A, 1);
+    assert_eq!(bench.coordinator.status(bench.now).health, failover::Health::HttpOnly);
+    bench.hear(Event::GreetFailed { peer: A, route: http(URL_A), reason: "refused: untrusted".into() });
+    assert_eq!(bench.coordinator.status(bench.now).health, failover::Health::Isolated);
+    bench.polled(URL_A, A, 1);
+    assert_eq!(
+        bench.coordinator.status(bench.now).health,
+        failover::Health::Isolated,
+        "a poll alone proves little"
+    );
+}
+
+#[test]
+fn urls_lead_to_us_to_strangers_and_to_others_than_before() {
+    let mut bench = Bench::new(&[A, B], &[URL_A, URL_B]);
+    let effects = bench.polled(URL_A, US, 1);
+    assert!(notices(&effects).contains(&&Notice::UrlIsOurs { url: URL_A.into() }));
+    assert!(notices(&bench.polled(URL_A, US, 1)).is_empty(), "told once");
+    let effects = bench.polled(URL_B, STRANGER, 1);
+    let refused = |notice: &Notice| match notice {
+        Notice::AnnouncementRefused { reason: Refused::Untrusted { node }, .. } => *node == STRANGER,
+        _ => false,
+    };
+    assert!(notices(&effects).into_iter().any(refused));
+    assert_eq!(bench.coordinator.status(bench.now).urls[1].errors, 1);
+    bench.polled(URL_B, A, 1);
+    let of = |bench: &Bench, peer: usize| bench.coordinator.status(bench.now).peers[peer].url.clone();
+    assert_eq!((of(&bench, 0).as_deref(), of(&bench, 1)), (Some(URL_B), None));
+    bench.polled(URL_B, B, 1);
+    assert_eq!((of(&bench, 0), of(&bench, 1).as_deref()), (None, Some(URL_B)));
+    bench.hear(Event::UrlsChanged { urls: vec![URL_A.into()] });
+    assert_eq!(of(&bench, 1), None);
+    bench.hear(Event::PollFailed { url: URL_B.into(), reason: "late".into() });
+}
+
+#[test]
+fn polls_come_at_their_interval_and_never_twice_at_once() {
+    let mut bench = Bench::new(&[A], &[URL_A, URL_B]);
+    let polls = |effects: &[Effect], url: &str| {
+        effects.iter().filter(|effect| **effect == Effect::Poll { url: url.into() }).count()
+    };
+    let effects = bench.pass(25);
+    assert_eq!((polls(&effects, URL_A), polls(&effects, URL_B)), (1, 1), "no answer yet");
+    assert!(polls(&bench.pass(10), URL_A) == 1, "the shell owes an answer, and is not waited for for ever");
+    let (mut a, mut b) = (0, 0);
+    bench.pass(100);
+    bench.polled(URL_A, A, 1);
+    bench.greeted(A, http(URL_A));
+    for _ in 0..200 {
+        let effects = bench.pass(1);
+        if polls(&effects, URL_A) > 0 {
+            a += 1;
+            bench.polled(URL_A, A, 1);
+        }
+        if polls(&effects, URL_B) > 0 {
+            b += 1;
+            bench.hear(Event::PollFailed { url: URL_B.into(), reason: "no".into() });
+        }
+    }
+    assert!((17..=23).contains(&a), "{a} polls of the path in use in 200 s");
+    assert!((17..=23).contains(&b), "{b} polls of a URL that never said who it is in 200 s");
+}
+
+#[test]
+fn one_pull_a_peer_and_no_more_than_allowed() {
+    let mut bench = Bench::new(&[A, B, C], &[]);
+    bench.sensor(&[A, B, C]);
+    let effects = bench.hear(Event::Reconcile { token: 5, peer: None });
+    let Some(Effect::ReconcileAccepted { token: 5, pulls }) =
+        effects.iter().find(|effect| matches!(effect, Effect::ReconcileAccepted { .. })).cloned()
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(pulls.iter().map(|pull| pull.0).collect::<Vec<_>>(), [A, B, C]);
+    assert_eq!(started(&effects).len(), 2);
+    let effects = bench.hear(Event::Reconcile { token: 6, peer: Some(A) });
+    assert!(
+        effects.contains(&Effect::ReconcileAccepted { token: 6, pulls: vec![pulls[0]] }),
+        "it is running"
+    );
+    assert_eq!(started(&effects), []);
+    let status = bench.coordinator.status(bench.now);
+    assert_eq!((status.pulls_running, status.pulls_waiting), (2, 1));
+    let (number, ..) = question(&mut bench, pulls[0].1);
+    let effects = bench.pull_fails(pulls[0].1, number, Failure::Lost("reset".into()));
+    assert_eq!(ended(&effects), [(A, Outcome::Lost)]);
+    assert_eq!(started(&effects), [(C, Cause::Operator, pulls[2].1)]);
+    let effects = bench.hear(Event::Reconcile { token: 7, peer: Some(STRANGER) });
+    assert!(effects.contains(&Effect::ReconcileAccepted { token: 7, pulls: Vec::new() }));
+}
+
+#[test]
+fn backoff_holds_what_diverges_and_not_the_operator() {
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    let effects = bench.differ(A);
+    let (_, _, id) = started(&effects)[0];
+    let (number, ..) = question(&mut bench, id);
+    let answer = Answer::Refused(Refusal { reason: Reason::Busy, detail: "later".into() });
+    let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
+    let reply = pull::Event::Reply { number, response, traffic: Traffic::default() };
+    let effects = bench.hear(Event::Pull { id, event: reply });
+    assert_eq!(ended(&effects), [(A, Outcome::Refused)]);
+    assert!(effects.contains(&Effect::SavePauses));
+    assert_eq!(bench.coordinator.pauses(bench.now, bench.wall()).len(), 1);
+    let backoff = bench.coordinator.status(bench.now).peers[0].backoff;
+    assert!(backoff >= Duration::from_millis(1500));
+
+    bench.now = bench.now + Duration::from_millis(1);
+    assert_eq!(started(&bench.heartbeat(A, 2)), [], "it differs still, and waits");
+    assert_eq!(bench.coordinator.deadline().map(|next| next.since(bench.now) <= backoff), Some(true));
+    assert_eq!(started(&bench.pass(3)).len(), 1, "it starts when the pause is over");
+
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    bench.coordinator.backoff.ended(bench.now, A, Path::P2p, Outcome::Lied, false);
+    assert_eq!(started(&bench.hear(Event::Reconcile { token: 1, peer: Some(A) })).len(), 1);
+}
+
+#[test]
+fn a_pull_without_any_way_is_recorded_as_lost() {
+    let mut bench = Bench::new(&[A], &[]);
+    let effects = bench.hear(Event::Reconcile { token: 1, peer: Some(A) });
+    assert_eq!(ended(&effects), [(A, Outcome::Lost)]);
+    assert_eq!(
+        bench.coordinator.status(bench.now).peers[0].last_error,
+        "pull: Lost: no way to reach the peer"
+    );
+}
+
+#[test]
+fn who_pulls_from_us_is_pulled_from_in_turn() {
+    let asked = |bench: &mut Bench, byte, in_kind, ended| {
+        let announcement = Some(bench.next(A, byte));
+        let (pull, wall) = (Some(PullPart { id: 77, in_kind }), bench.wall());
+        bench.hear(Event::Asked { peer: A, announcement, pull, ended, wall })
+    };
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    assert_eq!(started(&asked(&mut bench, 2, false, false)), [], "its pull is running");
+    let effects = asked(&mut bench, 2, false, true);
+    let [(A, Cause::InKind, id)] = started(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(question(&mut bench, id).2.pull, Some(PullPart { id: id.0, in_kind: true }));
+
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    assert_eq!(started(&asked(&mut bench, 2, true, true)), [], "an answer in kind is not answered");
+    assert_eq!(started(&asked(&mut bench, 1, false, true)), [], "it has what we have");
+    assert_eq!(started(&asked(&mut bench, 0, false, true)), [], "it has nothing");
+    assert_eq!(started(&asked(&mut bench, 2, false, false)), []);
+    let effects = bench.pass(31);
+    assert_eq!(started(&effects).len(), 1, "its bye was lost");
+}
+
+#[test]
+fn a_pull_goes_on_over_the_other_path() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    bench.polled(URL_A, A, 1);
+    bench.sensor(&[A]);
+    let effects = bench.hear(Event::Reconcile { token: 1, peer: Some(A) });
+    let (_, _, id) = started(&effects)[0];
+    let (first, route, _) = question(&mut bench, id);
+    assert_eq!(route, Route::P2p);
+    let effects = bench.sensor(&[]);
+    let again = effects.iter().find_map(|effect| match effect {
+        Effect::Exchange { number, route, .. } => Some((*number, route.clone())),
+        _ => None,
+    });
+    let (number, route) = again.expect("asked again");
+    assert!(number > first && route == http(URL_A));
+    assert_eq!(ended(&bench.pull_fails(id, first, Failure::Lost("closed".into()))), [], "a late failure");
+    let effects = bench.pull_fails(id, number, Failure::TimedOut);
+    assert_eq!(ended(&effects), [(A, Outcome::TimedOut)]);
+}
+
+#[test]
+fn a_healed_pull_is_proved_remembered_and_completed_by_our_next_seal() {
+    let key = ed25519_dalek::SigningKey::from_bytes(&[3; 32]);
+    let peer = NodeId(key.verifying_key().to_bytes());
+    let tree = crate::tree::fixture::Tree::of(crate::tree::fixture::golden(3));
+    let mut bench = Bench::new(&[peer], &[]);
+    bench.sensor(&[peer]);
+    let effects = bench.hear(Event::Reconcile { token: 1, peer: Some(peer) });
+    let (_, _, id) = started(&effects)[0];
+    let (number, _, request) = question(&mut bench, id);
+    assert!(matches!(request.ask, Ask::Walk { .. }));
+    let seal = crate::seal::Seal {
+        cluster: "lattice".into(),
+        node: peer,
+        incarnation: incarnation(peer),
+        epoch: Epoch(1_000),
+        root: tree.root,
+    };
+    let signed = Signed::sign(crate::signed::Context::Seal, Bytes::from_static(b"seal"), &key);
+    let position = crate::tree::Position::ROOT;
+    let shape = crate::exchange::Shape::of(&tree.node(&position), None);
+    let answer = Answer::Walk {
+        seal: crate::signed::SignedSeal { seal, signed },
+        nodes: vec![crate::exchange::WalkNode { position, chain: None, shape }],
+    };
+    let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
+    let reply = pull::Event::Reply { number, response, traffic: Traffic { bytes_in: 700, bytes_out: 300 } };
+    let effects = bench.hear(Event::Pull { id, event: reply });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Compare { heads, .. } if heads.len() == 3)));
+    let compared = pull::Event::Compared { missing: Vec::new(), ahead: Vec::new() };
+    let effects = bench.hear(Event::Pull { id, event: compared });
+    assert_eq!(ended(&effects), [(peer, Outcome::Healed)]);
+    let bye = |effect: &Effect| matches!(effect, Effect::Exchange { request, last: true, .. } if request.ask == Ask::Bye);
+    assert!(effects.iter().any(bye));
+
+    let effects = bench.seals(5);
+    let after = Effect::RootAfter { id, peer, path: Path::P2p, entries_merged: 0, root: root(5) };
+    assert!(effects.contains(&after));
+    // The peer still shows the root that we have gone beyond.
+    let newest = bench.epoch;
+    let mut said = announcement(peer, 9, newest, 1, bench.wall());
+    said.announcement.runs[0].root = tree.root;
+    let wall = bench.wall();
+    bench.hear(Event::Heard { from: peer, announcement: said, wall });
+    assert_eq!(bench.count(peer), 0);
+    let said = announcement(peer, 10, newest + 1, 7, wall);
+    bench.seals(5);
+    bench.hear(Event::Heard { from: peer, announcement: said, wall });
+    assert_eq!(bench.count(peer), 1, "another root differs");
+}
+
+#[test]
+fn a_removed_key_loses_everything_at_once() {
+    let mut bench = Bench::new(&[A, B], &[]);
+    bench.sensor(&[A, B]);
+    bench.heartbeat(A, 2);
+    bench.hear(Event::Reconcile { token: 1, peer: Some(A) });
+    let effects = bench.hear(Event::TrustChanged { trusted: vec![B] });
+    assert_eq!(ended(&effects), [(A, Outcome::Stale)]);
+    assert!(effects.contains(&Effect::SetTrust { trusted: vec![B] }));
+    let status = bench.coordinator.status(bench.now);
+    assert_eq!(status.peers.iter().map(|peer| peer.node).collect::<Vec<_>>(), [B]);
+    assert_eq!(bench.count(A), 0);
+    let effects = bench.heartbeat(A, 2);
+    assert!(notices(&effects).into_iter().any(|notice| matches!(notice, Notice::AnnouncementRefused { .. })));
+}
+
+#[test]
+fn a_rolled_back_disk_becomes_another_incarnation_before_it_speaks_again() {
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    bench.hear(Event::Sequence { incarnation: OURS, last: 50 });
+    let hello = |bench: &mut Bench, sequence, epoch, own_incarnation| {
+        let (time, wall) = (bench.wall(), bench.wall());
+        bench.hear(Event::Greeted {
+            peer: A,
+            route: Route::P2p,
+            incarnation: incarnation(A),
+            own_incarnation,
+            heard_sequence: sequence,
+            heard_epoch: Epoch(epoch),
+            time,
+            wall,
+        })
+    };
+    let reincarnate = Effect::Reincarnate { incarnation: OURS };
+    assert!(!hello(&mut bench, 50, 1_000, OURS).contains(&reincarnate));
+    assert!(!hello(&mut bench, 99, 1_000, Incarnation([5; 16])).contains(&reincarnate), "of another store");
+    assert!(hello(&mut bench, 51, 1_000, OURS).contains(&reincarnate));
+    assert!(!hello(&mut bench, 51, 1_000, OURS).contains(&reincarnate), "once");
+    assert!(!bench.pass(20).iter().any(|effect| matches!(effect, Effect::Announce { .. })));
+    let other = OwnSeals { incarnation: Incarnation([101; 16]), damage_generation: 0, runs: runs(3, 1) };
+    bench.hear(Event::Seals(other));
+    assert!(bench.pass(5).contains(&Effect::Announce { to: Recipients::All }));
+
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    assert!(hello(&mut bench, 0, 9_999, OURS).contains(&reincarnate), "a later epoch tells as well");
+}
+
+#[test]
+fn a_pinned_path_rules_until_it_is_let_go() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    bench.polled(URL_A, A, 1);
+    bench.sensor(&[A]);
+    let effects = bench.hear(Event::SwitchMode(Mode::Http));
+    assert!(notices(&effects).contains(&&Notice::PathChanged { peer: A, path: Path::Http }));
+    assert!(notices(&effects).contains(&&Notice::FallbackActivated));
+    assert_eq!(bench.count(A), 0);
+    bench.heartbeat(A, 2);
+    assert_eq!(bench.count(A), 0, "P2P is not in use");
+    bench.hear(Event::SwitchMode(Mode::Auto));
+    bench.pass(5);
+    bench.heartbeat(A, 2);
+    assert_eq!(bench.count(A), 1);
+    assert_eq!(bench.coordinator.status(bench.now).peers[0].failover, State::Primary);
+}
+
+#[test]
+fn clocks_are_named() {
+    let mut bench = Bench::new(&[A, B, C], &[]);
+    bench.sensor(&[A, B, C]);
+    let beat = |bench: &mut Bench, node, ahead: u64| {
+        let mut announcement = bench.next(node, 1);
+        announcement.announcement.time = bench.wall() + Duration::from_secs(ahead);
+        let wall = bench.wall();
+        bench.hear(Event::Heard { from: node, announcement, wall })
+    };
+    beat(&mut bench, A, 0);
+    beat(&mut bench, B, 0);
+    let effects = beat(&mut bench, C, 60);
+    assert!(notices(&effects).contains(&&Notice::PeerClock { peer: C, ahead_ms: Some(60_000) }));
+    let effects = beat(&mut bench, A, 60);
+    let wrong = Clock::Wrong { behind_ms: 60_000, peers: vec![A, C] };
+    assert!(effects.contains(&Effect::JudgeClock(wrong)), "two of three agree against us");
+    assert!(
+        notices(&effects).contains(&&Notice::PeerClock { peer: C, ahead_ms: None }),
+        "and are not blamed"
+    );
+    beat(&mut bench, B, 60);
+    assert!(matches!(bench.coordinator.status(bench.now).clock, Clock::Wrong { .. }));
+}
+
+#[test]
+fn a_hello_that_never_comes_is_no_end() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    bench.pass(2);
+    bench.polled(URL_A, A, 1);
+    bench.pass(40);
+    let status = bench.coordinator.status(bench.now);
+    assert!(status.urls[0].errors > 0);
+    assert!(bench.polled(URL_A, A, 1).contains(&Effect::Hello { peer: A, route: http(URL_A) }));
+}
+
+/// Something that may happen; many of them make no sense at their time.
+fn event() -> impl Strategy<Value = (u8, u8, u8)> {
+    (0..18_u8, 0..4_u8, 0..4_u8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever happens: no panic, at most `pulls_max` pulls and one a peer, every pull that started ends or
+    /// runs, and time never stands still.
+    #[test]
+    fn what_must_always_hold(seed: u64, happened in prop::collection::vec((event(), 0..12_u64), 0..150)) {
+        let mut bench = Bench::new(&[A, B, C], &[URL_A, URL_B]);
+        bench.coordinator = Coordinator::new(
+            Config { seed, ..config(&[A, B, C], &[URL_A, URL_B]) }, bench.now, bench.wall(), &[],
+        );
+        let mut running: BTreeMap<NodeId, pull::Id> = BTreeMap::new();
+        for ((kind, who, what), seconds) in happened {
+            let mut effects = bench.pass(seconds);
+            let node = [A, B, C, STRANGER][usize::from(who)];
+            let url = [URL_A, URL_B][usize::from(who % 2)];
+            let id = running.values().nth(usize::from(who)).copied().unwrap_or(pull::Id(1));
+            let number = u64::from(what);
+            effects.extend(match kind {
+                0 => bench.seals(what),
+                1 => bench.hear(Event::StoreGone { reason: "gone".into() }),
+                2 => bench.sensor(&[A, B, C][..usize::from(who)]),
+                3 => bench.hear(Event::SensorGone { reason: "gone".into() }),
+                4 | 5 => bench.heartbeat(node, what),
+                6 | 7 => bench.polled(url, node, what),
+                8 => bench.hear(Event::PollFailed { url: url.into(), reason: "failed".into() }),
+                9 => bench.greeted(node, if what > 1 { http(url) } else { Route::P2p }),
+                10 => bench.hear(Event::GreetFailed { peer: node, route: http(url), reason: "no".into() }),
+                11 => {
+                    let (announcement, wall) = (Some(bench.next(node, what)), bench.wall());
+                    let pull = Some(PullPart { id: 9, in_kind: who == 0 });
+                    bench.hear(Event::Asked { peer: node, announcement, pull, ended: what > 1, wall })
+                }
+                12 => bench.hear(Event::Pull { id, event: pull::Event::LocalNodes(vec![None]) }),
+                13 => bench.pull_fails(id, number, Failure::TimedOut),
+                14 => bench.hear(Event::Reconcile { token: 1, peer: (what > 1).then_some(node) }),
+                15 => bench.hear(Event::SwitchMode([Mode::Auto, Mode::P2p, Mode::Http][usize::from(what % 3)])),
+                16 => bench.hear(Event::TrustChanged { trusted: [A, B, C][..usize::from(who)].to_vec() }),
+                _ => bench.hear(Event::UrlsChanged { urls: [URL_A.to_owned(), URL_B.to_owned()][..usize::from(what % 3)].to_vec() }),
+            });
+            for effect in effects {
+                match effect {
+                    Effect::PullStarted { id, peer, .. } => prop_assert!(running.insert(peer, id).is_none()),
+                    Effect::PullEnded { ended, route: Some(_), .. } => {
+                        prop_assert_eq!(running.remove(&ended.peer), Some(ended.id));
+                    }
+                    _ => {}
+                }
+                prop_assert!(running.len() <= 2);
+            }
+            let status = bench.coordinator.status(bench.now);
+            prop_assert_eq!(status.pulls_running, running.len());
+        }
+    }
+
+    /// The same events, times and seed make the same effects.
+    #[test]
+    fn it_is_deterministic(seed: u64) {
+        let run = || {
+            let mut bench = Bench::new(&[A, B], &[URL_A, URL_B]);
+            bench.coordinator = Coordinator::new(
+                Config { seed, ..config(&[A, B], &[URL_A, URL_B]) }, bench.now, bench.wall(), &[],
+            );
+            let mut effects = bench.sensor(&[A]);
+            effects.extend(bench.differ(A));
+            effects.extend(bench.pass(200));
+            effects
+        };
+        prop_assert_eq!(run(), run());
+    }
+}

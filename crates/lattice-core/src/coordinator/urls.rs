@@ -1,0 +1,209 @@
+//! The URL book: which base URLs there are, who answers at each, and when each is to be asked again.
+//!
+//! A URL is only a hint. Who is behind it is learned from what it serves, may change, and may be ourselves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::rngs::Xoshiro256PlusPlus;
+
+use super::{URLS_MAX, UrlState, UrlStatus, clip};
+use crate::model::NodeId;
+use crate::time::Monotonic;
+
+/// The most polls under way at once.
+const POLLS_MAX: usize = 32;
+
+/// One URL.
+#[derive(Debug)]
+pub(super) struct Url {
+    url: String,
+    pub(super) state: UrlState,
+    /// The last poll was good.
+    pub(super) works: bool,
+    next_poll: Monotonic,
+    /// Until when an answer to the poll under way is waited for.
+    polling: Option<Monotonic>,
+    /// Until when an answer to the hello under way is waited for.
+    greeting: Option<Monotonic>,
+    /// When a hello was last answered well; forgotten when one fails.
+    greeted: Option<Monotonic>,
+    errors: u64,
+    last_error: String,
+}
+
+/// All URLs, in order of configuration.
+#[derive(Debug)]
+pub(super) struct Book {
+    urls: Vec<Url>,
+    /// How long an answer is waited for; the shell's own timeouts come first.
+    patience: Duration,
+}
+
+impl Book {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { urls: Vec::new(), patience }
+    }
+
+    /// From now on there are these URLs. New ones are asked soon, spread over `spread`.
+    pub(super) fn set(
+        &mut self,
+        now: Monotonic,
+        urls: Vec<String>,
+        spread: Duration,
+        random: &mut Xoshiro256PlusPlus,
+    ) {
+        let mut before: BTreeMap<String, Url> =
+            self.urls.drain(..).map(|url| (url.url.clone(), url)).collect();
+        for url in urls {
+            if self.urls.len() == URLS_MAX || self.get(&url).is_some() {
+                continue;
+            }
+            let known = before.remove(&url).unwrap_or_else(|| Url {
+                url,
+                state: UrlState::Unknown,
+                works: false,
+                next_poll: now + spread.mul_f64(random.random_range(0.0..1.0)),
+                polling: None,
+                greeting: None,
+                greeted: None,
+                errors: 0,
+                last_error: String::new(),
+            });
+            self.urls.push(known);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.urls.is_empty()
+    }
+
+    pub(super) fn get(&self, url: &str) -> Option<&Url> {
+        self.urls.iter().find(|known| known.url == url)
+    }
+
+    pub(super) fn get_mut(&mut self, url: &str) -> Option<&mut Url> {
+        self.urls.iter_mut().find(|known| known.url == url)
+    }
+
+    /// The URL to use for a node: the first that works, else the first that ever led there.
+    pub(super) fn of(&self, node: &NodeId) -> Option<&str> {
+        let mut leading = self.urls.iter().filter(|url| url.state == UrlState::Of(*node));
+        let first = leading.clone().next()?;
+        Some(&leading.find(|url| url.works).unwrap_or(first).url)
+    }
+
+    /// Takes the URLs that are to be asked now; `interval` says how often each is.
+    pub(super) fn due(
+        &mut self,
+        now: Monotonic,
+        random: &mut Xoshiro256PlusPlus,
+        interval: impl Fn(&Self, usize) -> Duration,
+    ) -> Vec<String> {
+        let mut room = POLLS_MAX.saturating_sub(self.polling());
+        let mut due = Vec::new();
+        for index in 0..self.urls.len() {
+            if room == 0 {
+                break;
+            }
+            let url = &self.urls[index];
+            if url.polling.is_none() && url.next_poll <= now {
+                let interval = interval(self, index).mul_f64(random.random_range(0.9..1.1));
+                let (patience, url) = (self.patience, &mut self.urls[index]);
+                url.next_poll = now + interval;
+                url.polling = Some(now + patience);
+                due.push(url.url.clone());
+                room -= 1;
+            }
+        }
+        due
+    }
+
+    /// The URLs whose answer never came.
+    pub(super) fn overdue(&self, now: Monotonic) -> Vec<String> {
+        let late = |until: Option<Monotonic>| until.is_some_and(|until| until <= now);
+        let overdue = self.urls.iter().filter(|url| late(url.polling) || late(url.greeting));
+        overdue.map(|url| url.url.clone()).collect()
+    }
+
+    /// A URL and what is known of who is behind it.
+    pub(super) fn at(&self, index: usize) -> (&str, UrlState) {
+        (&self.urls[index].url, self.urls[index].state)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Monotonic> {
+        // With no room, an answer must come first, or its patience end.
+        let full = self.polling() >= POLLS_MAX;
+        let next = |url: &Url| match url.polling {
+            Some(until) => Some(until),
+            None if full => None,
+            None => Some(url.next_poll),
+        };
+        let greetings = self.urls.iter().filter_map(|url| url.greeting);
+        self.urls.iter().filter_map(next).chain(greetings).min()
+    }
+
+    pub(super) fn status(&self) -> Vec<UrlStatus> {
+        let status = |url: &Url| UrlStatus {
+            url: url.url.clone(),
+            state: url.state,
+            works: url.works,
+            errors: url.errors,
+            last_error: url.last_error.clone(),
+        };
+        self.urls.iter().map(status).collect()
+    }
+
+    fn polling(&self) -> usize {
+        self.urls.iter().filter(|url| url.polling.is_some()).count()
+    }
+}
+
+impl Url {
+    /// A poll was answered, well or not.
+    pub(super) fn polled(&mut self) {
+        self.polling = None;
+    }
+
+    /// Ask again no later than at `at`.
+    pub(super) fn hurry(&mut self, at: Monotonic) {
+        self.next_poll = self.next_poll.min(at);
+    }
+
+    /// Whether to send a hello: none is under way, and the last good one is older than `age`, or `anyway`.
+    pub(super) fn greet(&mut self, now: Monotonic, patience: Duration, age: Duration, anyway: bool) -> bool {
+        let due = self.greeted.is_none_or(|greeted| now.since(greeted) >= age);
+        let greet = self.greeting.is_none() && (due || anyway);
+        if greet {
+            self.greeting = Some(now + patience);
+        }
+        greet
+    }
+
+    /// A hello was answered well.
+    pub(super) fn greeted(&mut self, now: Monotonic) {
+        self.greeting = None;
+        self.greeted = Some(now);
+    }
+
+    /// An exchange failed: a hello must show again that they work.
+    pub(super) fn unproved(&mut self) {
+        self.greeted = None;
+    }
+
+    /// The last hello was answered well.
+    pub(super) fn exchanges(&self) -> bool {
+        self.greeted.is_some()
+    }
+
+    /// A poll or a hello failed. Returns whether it had worked before.
+    pub(super) fn failed(&mut self, reason: &str) -> bool {
+        self.polling = None;
+        self.greeting = None;
+        self.greeted = None;
+        self.errors += 1;
+        self.last_error = clip(reason);
+        std::mem::replace(&mut self.works, false)
+    }
+}

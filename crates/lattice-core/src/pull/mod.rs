@@ -1,0 +1,466 @@
+//! One pull from one peer: walks its tree where it differs from ours, fetches what we lack, and proves it.
+//!
+//! The idea: everything is checked against the digest above it, up to a seal that the peer has signed,
+//! *before* the store sees any of it; and `Healed` is only said when, for every range walked, our live map
+//! holds what the peer's verified page holds, or newer. Equal digests end the walk; below differing ones it
+//! goes on, depth first in batches, so that the memory of a pull is a page and not a state.
+//!
+//! A round is one question to the peer. Per batch of positions: read our own nodes there, ask for what
+//! differs, descend; at buckets compare the heads with our live map, fetch the missing entries, merge, compare
+//! again. When the peer's seal moves out of reach, its answers stand on a newer one with a proof of their own,
+//! and the walk goes on: what pages from successive seals of one incarnation hold dominates the first.
+//!
+//! The pull decides what to ask; sending, signing, the challenge and the store belong to the shell.
+
+mod fetch;
+mod ground;
+mod types;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use types::{
+    Cause, Config, Dominated, Effect, Ended, Event, Failure, HEADS_MAX, Id, MergeCounts, Outcome, Traffic,
+};
+
+use crate::exchange::{Answer, Ask, PullPart, Reason, Refusal, Request, Response};
+use crate::failover::Path;
+use crate::model::{Entry, EntryHead};
+use crate::time::{Monotonic, WallTime};
+
+use fetch::{Fetch, Wanted};
+use ground::Ground;
+use walk::{Children, Frontier, Plan};
+
+/// The machine.
+#[derive(Debug)]
+pub struct Pull {
+    config: Config,
+    path: Path,
+    state: State,
+    frontier: Frontier,
+    wanted: Wanted,
+    /// The question that waits for its answer.
+    asking: Option<Asking>,
+    /// The number of the last question.
+    number: u64,
+    started: Monotonic,
+    progressed: Monotonic,
+    ground: Ground,
+    until: Option<WallTime>,
+    rounds: u32,
+    traffic: Traffic,
+    entries_merged: u64,
+    entries_ahead: u64,
+    verified_new: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    New,
+    /// Our own nodes at a plan's positions are being read.
+    Reading(Plan),
+    /// The peer was asked a plan's positions.
+    Walking(Plan),
+    /// The heads of buckets are being compared with the live map.
+    Comparing(Vec<walk::Bucket>),
+    /// The peer was asked for entries.
+    Fetching(Fetch),
+    /// The store merges entries with these heads.
+    Merging(Vec<EntryHead>),
+    /// Merged heads are being compared again: does the live map hold them now?
+    Proving(Vec<EntryHead>),
+    Over,
+}
+
+#[derive(Debug)]
+struct Asking {
+    number: u64,
+    ask: Ask,
+    until: Monotonic,
+    /// It was asked again with a fresh challenge.
+    challenged: bool,
+}
+
+/// Why a pull cannot go on.
+#[derive(Debug)]
+struct Failed {
+    outcome: Outcome,
+    detail: String,
+}
+
+impl Failed {
+    fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
+        Self { outcome, detail: detail.into() }
+    }
+}
+
+impl Pull {
+    /// A pull that waits for [`Event::Start`].
+    pub fn new(now: Monotonic, config: Config) -> Self {
+        Self {
+            path: config.path,
+            state: State::New,
+            frontier: Frontier::new(),
+            wanted: Wanted::default(),
+            asking: None,
+            number: 0,
+            started: now,
+            progressed: now,
+            ground: Ground::new(config.incarnation),
+            until: None,
+            rounds: 0,
+            traffic: Traffic::default(),
+            entries_merged: 0,
+            entries_ahead: 0,
+            verified_new: false,
+            config,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Monotonic, event: Event, effects: &mut Vec<Effect>) {
+        if let Err(failed) = self.hear(now, event, effects) {
+            self.end(now, failed.outcome, failed.detail, effects);
+        }
+        debug_assert!(
+            self.asking.is_none() || matches!(self.state, State::Walking(_) | State::Fetching(_)),
+            "a question is waited for exactly where its answer has a use"
+        );
+    }
+
+    /// When to send [`Event::Tick`]; `None` once it is over.
+    pub fn deadline(&self) -> Option<Monotonic> {
+        match self.state {
+            State::Over => None,
+            _ => {
+                let stalled = self.progressed + self.config.stall_timeout;
+                Some(self.asking.as_ref().map_or(stalled, |asking| asking.until.min(stalled)))
+            }
+        }
+    }
+
+    /// Ends it before it began, as `Lost`.
+    pub(crate) fn give_up(self, now: Monotonic, detail: &str) -> Ended {
+        self.ended(now, Outcome::Lost, detail.to_owned(), None)
+    }
+
+    /// What it was made for.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The path in use.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    fn hear(&mut self, now: Monotonic, event: Event, effects: &mut Vec<Effect>) -> Result<(), Failed> {
+        if matches!(self.state, State::Over) {
+            return Ok(());
+        }
+        match event {
+            Event::Start => match self.state {
+                State::New => self.go_on(now, effects),
+                _ => Ok(()),
+            },
+            Event::Reply { number, response, traffic } => {
+                match self.asking.take_if(|asking| asking.number == number) {
+                    Some(asking) => self.reply(now, asking, response, traffic, effects),
+                    None => Ok(()),
+                }
+            }
+            Event::Failed { number, failure } => {
+                match (self.asking.take_if(|asking| asking.number == number), failure) {
+                    (None, _) => Ok(()),
+                    (Some(_), Failure::TimedOut) => Err(self.timed_out()),
+                    (Some(_), Failure::Lost(detail)) => Err(Failed::new(Outcome::Lost, detail)),
+                }
+            }
+            Event::LocalNodes(nodes) => self.local_nodes(now, nodes, effects),
+            Event::Compared { missing, ahead } => self.compared(now, &missing, &ahead, effects),
+            Event::Merged(counts) => {
+                self.merged(now, counts, effects);
+                Ok(())
+            }
+            Event::LocalFailed(detail) => Err(Failed::new(Outcome::Lost, format!("our own store: {detail}"))),
+            Event::PathChanged(path) => {
+                if path != self.path {
+                    self.path = path;
+                    if let Some(Asking { ask, .. }) = self.asking.take() {
+                        self.ask(now, ask, false, effects);
+                    }
+                }
+                Ok(())
+            }
+            Event::Cancel(detail) => Err(Failed::new(Outcome::Stale, detail)),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    fn tick(&mut self, now: Monotonic) -> Result<(), Failed> {
+        if self.asking.as_ref().is_some_and(|asking| asking.until <= now) {
+            return Err(self.timed_out());
+        }
+        if self.progressed + self.config.stall_timeout > now {
+            return Ok(());
+        }
+        match self.asking {
+            Some(_) => Err(Failed::new(Outcome::TimedOut, "nothing new for too long")),
+            None => Err(Failed::new(Outcome::Lost, "our own store did not answer")),
+        }
+    }
+
+    fn timed_out(&self) -> Failed {
+        let timeout = self.config.request_timeout.as_millis();
+        Failed::new(Outcome::TimedOut, format!("no answer within {timeout} ms"))
+    }
+
+    /// Starts the next step: entries first, then further down, and when nothing is left it is proved.
+    fn go_on(&mut self, now: Monotonic, effects: &mut Vec<Effect>) -> Result<(), Failed> {
+        if let Some(fetch) = self.wanted.next() {
+            let ask = fetch.ask();
+            self.state = State::Fetching(fetch);
+            self.ask(now, ask, false, effects);
+        } else if let Some(plan) = self.frontier.next() {
+            self.read_or_walk(now, plan, effects);
+        } else {
+            self.end(now, Outcome::Healed, String::new(), effects);
+        }
+        Ok(())
+    }
+
+    /// Reads our own nodes where the plan still lacks them, else asks the peer.
+    fn read_or_walk(&mut self, now: Monotonic, plan: Plan, effects: &mut Vec<Effect>) {
+        let positions = plan.unread();
+        if positions.is_empty() {
+            let ask = plan.ask();
+            self.state = State::Walking(plan);
+            self.ask(now, ask, false, effects);
+        } else {
+            self.state = State::Reading(plan);
+            effects.push(Effect::ReadLocalNodes(positions));
+        }
+    }
+
+    fn ask(&mut self, now: Monotonic, ask: Ask, challenged: bool, effects: &mut Vec<Effect>) {
+        self.number += 1;
+        let (number, until) = (self.number, now + self.config.request_timeout);
+        effects.push(self.question(ask.clone(), false));
+        self.asking = Some(Asking { number, ask, until, challenged });
+    }
+
+    fn question(&self, ask: Ask, last: bool) -> Effect {
+        let pull = PullPart { id: self.config.id.0, in_kind: self.config.cause == Cause::InKind };
+        Effect::Ask {
+            number: self.number,
+            request: Request { announcement: None, pull: Some(pull), ask },
+            announce: self.rounds == 0,
+            path: self.path,
+            last,
+        }
+    }
+
+    fn reply(
+        &mut self,
+        now: Monotonic,
+        asking: Asking,
+        response: Response,
+        traffic: Traffic,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failed> {
+        self.traffic.bytes_in += traffic.bytes_in;
+        self.traffic.bytes_out += traffic.bytes_out;
+        match response.answer {
+            Answer::Refused(Refusal { reason: Reason::Challenge, .. }) if !asking.challenged => {
+                self.ask(now, asking.ask, true, effects);
+                return Ok(());
+            }
+            _ => self.rounds += 1,
+        }
+        match (response.answer, std::mem::replace(&mut self.state, State::New)) {
+            (Answer::Walk { seal, nodes }, State::Walking(plan)) => {
+                let Some((epoch, root)) = self.ground.accept(&self.config, &seal, plan.under())? else {
+                    return self.go_on(now, effects);
+                };
+                let buckets = self.frontier.descend(plan, epoch, &root, nodes)?;
+                self.compare(now, buckets, effects)
+            }
+            (Answer::Fetch { seal, pages }, State::Fetching(fetch)) => {
+                let Some((epoch, root)) = self.ground.accept(&self.config, &seal, Some(fetch.under()))?
+                else {
+                    return Err(Failed::new(Outcome::Lied, "the tree has lost everything it held"));
+                };
+                let fetched = self.wanted.take(fetch, epoch, &root, pages, response.time)?;
+                for (position, summary) in fetched.split {
+                    self.frontier.push(position, epoch, summary);
+                }
+                self.merge(now, fetched.entries, effects)
+            }
+            // Asked ahead for what hangs below our own nodes, a smaller tree has nothing to answer.
+            (Answer::Refused(Refusal { reason: Reason::Malformed, .. }), State::Walking(plan))
+                if plan.is_ahead() =>
+            {
+                self.frontier.never_ahead();
+                self.read_or_walk(now, plan.without_ahead(), effects);
+                Ok(())
+            }
+            (Answer::Refused(Refusal { reason, detail }), _) => {
+                Err(Failed::new(Outcome::Refused, format!("{reason:?}: {detail}")))
+            }
+            (Answer::Hello { .. } | Answer::Bye | Answer::Walk { .. } | Answer::Fetch { .. }, _) => {
+                Err(Failed::new(Outcome::Refused, "signed an answer to another question"))
+            }
+        }
+    }
+
+    fn local_nodes(
+        &mut self,
+        now: Monotonic,
+        nodes: Vec<Option<Children>>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failed> {
+        match std::mem::replace(&mut self.state, State::New) {
+            State::Reading(mut plan) => {
+                if !plan.read(nodes) {
+                    return Err(Failed::new(Outcome::Lost, "our own store answered another question"));
+                }
+                self.read_or_walk(now, plan, effects);
+            }
+            other => self.state = other,
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        now: Monotonic,
+        buckets: Vec<walk::Bucket>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failed> {
+        if buckets.is_empty() {
+            return self.go_on(now, effects);
+        }
+        self.progressed = now;
+        let heads: Vec<EntryHead> = buckets.iter().flat_map(|bucket| bucket.heads.iter().copied()).collect();
+        debug_assert!(heads.len() <= HEADS_MAX, "a walk is bounded by what one comparison takes");
+        self.state = State::Comparing(buckets);
+        effects.push(Effect::Compare(heads));
+        Ok(())
+    }
+
+    fn compared(
+        &mut self,
+        now: Monotonic,
+        missing: &[usize],
+        ahead: &[usize],
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failed> {
+        match std::mem::replace(&mut self.state, State::New) {
+            State::Comparing(buckets) => {
+                let heads: Vec<&EntryHead> = buckets.iter().flat_map(|bucket| &bucket.heads).collect();
+                for head in ahead.iter().filter_map(|&index| heads.get(index)) {
+                    self.note_ahead(head);
+                }
+                // What is ahead is not missing: it is fetched once it is due, by a later pull.
+                self.wanted.add(&buckets, missing);
+                self.go_on(now, effects)
+            }
+            State::Proving(heads) => {
+                for head in ahead.iter().filter_map(|&index| heads.get(index)) {
+                    self.note_ahead(head);
+                }
+                match missing.iter().find(|index| !ahead.contains(index)) {
+                    None => self.go_on(now, effects),
+                    Some(_) => {
+                        let detail = "entries were merged, and are not there";
+                        Err(Failed::new(Outcome::NoProgress, detail))
+                    }
+                }
+            }
+            other => {
+                self.state = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// An entry is too far ahead of our clock: what is proved here holds until it is due.
+    fn note_ahead(&mut self, head: &EntryHead) {
+        let due = head.version.hlc.wall() - self.config.max_clock_drift;
+        self.until = Some(self.until.map_or(due, |until| until.min(due)));
+        self.entries_ahead += 1;
+    }
+
+    fn merge(
+        &mut self,
+        now: Monotonic,
+        entries: Vec<Entry>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failed> {
+        if entries.is_empty() {
+            return self.go_on(now, effects);
+        }
+        self.progressed = now;
+        self.state = State::Merging(entries.iter().map(Entry::head).collect());
+        effects.push(Effect::Merge(entries));
+        Ok(())
+    }
+
+    fn merged(&mut self, now: Monotonic, counts: MergeCounts, effects: &mut Vec<Effect>) {
+        match std::mem::replace(&mut self.state, State::New) {
+            State::Merging(heads) => {
+                self.entries_merged += counts.merged;
+                if counts.merged + counts.held > 0 {
+                    self.verified_new = true;
+                    self.progressed = now;
+                }
+                effects.push(Effect::Compare(heads.clone()));
+                self.state = State::Proving(heads);
+            }
+            other => self.state = other,
+        }
+    }
+
+    fn end(&mut self, now: Monotonic, outcome: Outcome, detail: String, effects: &mut Vec<Effect>) {
+        let answered = self.rounds > 0 && self.config.cause != Cause::InKind;
+        let may_answer_in_kind = match outcome {
+            Outcome::Healed | Outcome::Stale | Outcome::Lied | Outcome::NoProgress => answered,
+            Outcome::Refused | Outcome::TimedOut | Outcome::Lost => false,
+        };
+        self.state = State::Over;
+        self.asking = None;
+        if may_answer_in_kind {
+            self.number += 1;
+            effects.push(self.question(Ask::Bye, true));
+        }
+        let dominated = match outcome {
+            Outcome::Healed => {
+                self.ground.first().map(|(epoch, root)| Dominated { epoch, root, until: self.until })
+            }
+            _ => None,
+        };
+        effects.push(Effect::Ended(Box::new(self.ended(now, outcome, detail, dominated))));
+    }
+
+    fn ended(&self, now: Monotonic, outcome: Outcome, detail: String, dominated: Option<Dominated>) -> Ended {
+        Ended {
+            id: self.config.id,
+            cause: self.config.cause,
+            peer: self.config.peer,
+            incarnation: self.ground.incarnation(),
+            outcome,
+            detail,
+            path: self.path,
+            started: self.started,
+            ended: now,
+            rounds: self.rounds,
+            traffic: self.traffic,
+            entries_merged: self.entries_merged,
+            entries_ahead: self.entries_ahead,
+            verified_new: self.verified_new,
+            dominated,
+        }
+    }
+}

@@ -1,0 +1,656 @@
+//! Pulls against a server in memory, honest and otherwise.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+
+use super::*;
+use crate::exchange::{
+    FETCH_ENTRIES_MAX, FetchAsk, POSITIONS_MAX, Page, PageBucket, Shape, WalkAsk, WalkNode,
+};
+use crate::model::{Content, Digest, Epoch, Incarnation, KeyHash, NodeId};
+use crate::seal::{Root, Run, Runs, Seal};
+use crate::signed::{Context, Signed, SignedSeal};
+use crate::tree::fixture::{Tree, entry};
+use crate::tree::{Node, Position};
+
+const CLUSTER: &str = "lattice";
+const INCARNATION: Incarnation = Incarnation([1; 16]);
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
+fn peer() -> NodeId {
+    NodeId(key().verifying_key().to_bytes())
+}
+
+/// A live map with the tree over it.
+#[derive(Clone, Default)]
+struct Replica {
+    entries: BTreeMap<KeyHash, Entry>,
+    tree: Tree,
+}
+
+impl Replica {
+    fn of(entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut replica = Self::default();
+        replica.merge(entries);
+        replica
+    }
+
+    fn merge(&mut self, entries: impl IntoIterator<Item = Entry>) -> MergeCounts {
+        let mut counts = MergeCounts::default();
+        let mut heads = Vec::new();
+        for entry in entries {
+            let head = entry.head();
+            match self.entries.get(&head.key_hash) {
+                Some(present) if present.head().dominates(&head) => counts.known += 1,
+                Some(_) | None => {
+                    counts.merged += 1;
+                    heads.push(head);
+                    self.entries.insert(head.key_hash, entry);
+                }
+            }
+        }
+        self.tree.apply(heads);
+        counts
+    }
+
+    fn dominates(&self, head: &EntryHead) -> bool {
+        self.entries.get(&head.key_hash).is_some_and(|present| present.head().dominates(head))
+    }
+}
+
+/// What a server does that it should not, or need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Honest,
+    /// Only the newest seal is kept, and every answer comes after a new one.
+    Forgetful,
+    /// Answers with as little as it may.
+    Terse,
+    /// Takes all our children for its own.
+    SaysEqual,
+    /// Sends another value than its tree holds.
+    ForgesEntries,
+    /// Signs another root for the same epoch on every answer.
+    TwoRoots,
+    /// Answers in another incarnation from the second time on.
+    Reborn,
+    /// Signs seals with another key.
+    BadSignature,
+    /// Answers with no nodes.
+    Silent,
+    Refuses,
+    /// Wants a fresh challenge each first time.
+    Challenges,
+}
+
+struct Server {
+    replica: Replica,
+    manner: Manner,
+    epoch: u64,
+    answered: u64,
+    /// Written before each answer by the forgetful one.
+    writes: Vec<Entry>,
+    /// Written all at once before the second answer.
+    splits: Vec<Entry>,
+}
+
+impl Server {
+    fn new(replica: Replica, manner: Manner) -> Self {
+        Self { replica, manner, epoch: 100, answered: 0, writes: Vec::new(), splits: Vec::new() }
+    }
+
+    fn seal(&self) -> SignedSeal {
+        let mut root = self.replica.tree.root;
+        if self.manner == Manner::TwoRoots && self.answered > 1 {
+            root = root.map(|root| Root { digest: Digest([9; 32]), ..root });
+        }
+        let reborn = self.manner == Manner::Reborn && self.answered > 1;
+        let seal = Seal {
+            cluster: CLUSTER.into(),
+            node: peer(),
+            incarnation: if reborn { Incarnation([2; 16]) } else { INCARNATION },
+            epoch: Epoch(self.epoch),
+            root,
+        };
+        let key = match self.manner {
+            Manner::BadSignature => SigningKey::from_bytes(&[4; 32]),
+            _ => key(),
+        };
+        let signed = Signed::sign(Context::Seal, Bytes::from_static(b"a seal"), &key);
+        SignedSeal { seal, signed }
+    }
+
+    fn answer(&mut self, request: &Request) -> Response {
+        self.answered += 1;
+        if self.manner == Manner::Forgetful {
+            self.replica.merge(self.writes.pop());
+            self.epoch += 1;
+        }
+        if self.answered == 2 {
+            let splits = std::mem::take(&mut self.splits);
+            self.replica.merge(splits);
+        }
+        let time = WallTime(1_000_000_000);
+        let answer = self.judge(request);
+        Response { next_challenge: Vec::new(), time, answer }
+    }
+
+    fn judge(&self, request: &Request) -> Answer {
+        let refused = |reason| Answer::Refused(Refusal { reason, detail: "no".into() });
+        match (self.manner, &request.ask) {
+            (Manner::Refuses, _) => return refused(Reason::Untrusted),
+            (Manner::Challenges, _) if self.answered % 2 == 1 => return refused(Reason::Challenge),
+            _ => {}
+        }
+        match &request.ask {
+            Ask::Hello => Answer::Hello { heard_sequence: 0, heard_epoch: Epoch(0) },
+            Ask::Bye => Answer::Bye,
+            Ask::Walk { epoch, nodes } => {
+                assert!(nodes.len() <= POSITIONS_MAX);
+                if nodes.iter().any(|ask| !self.exists(&ask.position)) {
+                    return refused(Reason::Malformed);
+                }
+                let asked = *epoch == Some(Epoch(self.epoch));
+                let mut answers: Vec<WalkNode> = nodes.iter().map(|ask| self.walk(ask, asked)).collect();
+                match self.manner {
+                    Manner::Terse => answers.truncate(1),
+                    Manner::Silent => answers.clear(),
+                    _ => {}
+                }
+                Answer::Walk { seal: self.seal(), nodes: answers }
+            }
+            Ask::Fetch { epoch: _, buckets } => {
+                assert!(buckets.iter().map(|ask| ask.keys.len()).sum::<usize>() <= FETCH_ENTRIES_MAX);
+                assert!(buckets.len() <= POSITIONS_MAX);
+                let mut pages: Vec<Page> = buckets.iter().map(|ask| self.page(ask)).collect();
+                if self.manner == Manner::Terse {
+                    pages.truncate(1);
+                }
+                Answer::Fetch { seal: self.seal(), pages }
+            }
+        }
+    }
+
+    fn exists(&self, position: &Position) -> bool {
+        position.parent().is_none_or(|parent| matches!(self.replica.tree.node(&parent), Node::Inner(_)))
+    }
+
+    fn walk(&self, ask: &WalkAsk, asked: bool) -> WalkNode {
+        let position = ask.position;
+        let mut shape = Shape::of(&self.replica.tree.node(&position), ask.mine.as_ref());
+        if let (Manner::SaysEqual, Shape::Inner { .. }) = (self.manner, &shape) {
+            shape = Shape::Inner { equal: u16::MAX, others: Vec::new() };
+        }
+        WalkNode { position, chain: (!asked).then(|| self.replica.tree.chain(&position)), shape }
+    }
+
+    fn page(&self, ask: &FetchAsk) -> Page {
+        let chain = self.replica.tree.chain(&ask.position);
+        let bucket = match self.replica.tree.node(&ask.position) {
+            Node::Inner(children) => PageBucket::Split(children.to_vec()),
+            Node::Bucket(heads) => {
+                let mut entries: Vec<Entry> =
+                    ask.keys.iter().map(|key| self.replica.entries[key].clone()).collect();
+                match self.manner {
+                    Manner::Terse => entries.truncate(1),
+                    Manner::ForgesEntries => {
+                        entries[0].content = Content::Value(Bytes::from_static(b"forged"));
+                    }
+                    _ => {}
+                }
+                PageBucket::Entries { heads, entries }
+            }
+        };
+        Page { position: ask.position, chain, bucket }
+    }
+}
+
+fn config() -> Config {
+    Config {
+        id: Id(7),
+        cause: Cause::Divergence,
+        peer: peer(),
+        cluster: CLUSTER.into(),
+        incarnation: Some(INCARNATION),
+        announced: Runs::default(),
+        path: Path::P2p,
+        request_timeout: TIMEOUT,
+        stall_timeout: TIMEOUT * 12,
+        max_clock_drift: Duration::from_secs(10),
+    }
+}
+
+struct Ran {
+    ended: Ended,
+    said_bye: bool,
+    waiting_max: usize,
+}
+
+/// Runs a pull to its end.
+fn run(ours: &mut Replica, server: &mut Server, config: Config) -> Ran {
+    let mut pull = Pull::new(Monotonic::ZERO, config);
+    let mut events = VecDeque::from([Event::Start]);
+    let (mut ended, mut said_bye, mut waiting_max) = (None, false, 0);
+    for step in 0..1_000_000_u64 {
+        let Some(event) = events.pop_front() else { break };
+        let mut effects = Vec::new();
+        pull.handle(Monotonic(Duration::from_millis(step)), event, &mut effects);
+        waiting_max = waiting_max.max(pull.frontier.waiting());
+        for effect in effects {
+            match effect {
+                Effect::Ask { last: true, request, .. } => said_bye = request.ask == Ask::Bye,
+                Effect::Ask { number, request, announce, .. } => {
+                    assert_eq!(announce, pull.rounds == 0, "the announcement goes with the first question");
+                    let response = server.answer(&request);
+                    let traffic = Traffic { bytes_in: 1, bytes_out: 1 };
+                    events.push_back(Event::Reply { number, response, traffic });
+                }
+                Effect::ReadLocalNodes(positions) => {
+                    assert!(positions.len() <= POSITIONS_MAX);
+                    let node = |position| match ours.tree.node(position) {
+                        Node::Inner(children) => Some(children),
+                        Node::Bucket(_) => None,
+                    };
+                    events.push_back(Event::LocalNodes(positions.iter().map(node).collect()));
+                }
+                Effect::Compare(heads) => {
+                    assert!(heads.len() <= HEADS_MAX);
+                    let missing = (0..heads.len()).filter(|&index| !ours.dominates(&heads[index])).collect();
+                    events.push_back(Event::Compared { missing, ahead: Vec::new() });
+                }
+                Effect::Merge(entries) => {
+                    assert!(entries.len() <= FETCH_ENTRIES_MAX);
+                    events.push_back(Event::Merged(ours.merge(entries)));
+                }
+                Effect::Ended(over) => ended = Some(*over),
+            }
+        }
+    }
+    assert_eq!(pull.deadline(), None, "over");
+    Ran { ended: ended.expect("every pull ends"), said_bye, waiting_max }
+}
+
+fn entries(range: std::ops::Range<u64>, millis: u64) -> Vec<Entry> {
+    range.map(|number| entry(number, millis)).collect()
+}
+
+/// Two replicas that share `shared` entries; ours lacks some of the peer's and holds some of its own.
+fn apart(shared: u64, changed: u64, missing: u64, own: u64) -> (Replica, Replica) {
+    let mut ours = Replica::of(entries(0..shared, 1_000));
+    let mut theirs = ours.clone();
+    theirs.merge(entries(0..changed, 2_000));
+    theirs.merge(entries(shared..shared + missing, 1_000));
+    ours.merge(entries(1_000_000..1_000_000 + own, 1_000));
+    (ours, theirs)
+}
+
+fn assert_healed(ours: &Replica, theirs: &Replica, ran: &Ran, differing: u64) {
+    assert_eq!((ran.ended.outcome, ran.ended.detail.as_str()), (Outcome::Healed, ""));
+    assert_eq!(ran.ended.entries_merged, differing, "exactly what differs");
+    assert!(theirs.entries.values().all(|entry| ours.dominates(&entry.head())));
+    assert!(ran.said_bye);
+}
+
+#[test]
+fn a_walk_finds_and_merges_exactly_what_differs() {
+    let table = [
+        (0, 0, 1, 0),
+        (0, 0, 20, 0),
+        (0, 0, 40, 0),
+        (0, 0, 3_000, 0),
+        (20, 3, 4, 0),
+        (30, 0, 1, 0),
+        (40, 1, 0, 0),
+        (3_000, 1, 0, 0),
+        (3_000, 0, 1, 0),
+        (3_000, 12, 0, 5),
+        (2_000, 200, 300, 400),
+        (0, 0, 10, 3_000),
+        (0, 0, 0, 50),
+    ];
+    for (shared, changed, missing, own) in table {
+        let (mut ours, theirs) = apart(shared, changed, missing, own);
+        let mut server = Server::new(theirs.clone(), Manner::Honest);
+        if theirs.tree.root.is_none() {
+            server.replica.merge(entries(1_000_000..1_000_001, 1_000));
+        }
+        let ran = run(&mut ours, &mut server, config());
+        assert_healed(&ours, &theirs, &ran, changed + missing);
+        let dominated = ran.ended.dominated.unwrap();
+        assert_eq!((dominated.epoch, dominated.root), (Epoch(100), server.replica.tree.root));
+    }
+}
+
+#[test]
+fn a_small_difference_takes_few_rounds() {
+    for (shared, rounds) in [(20, 2), (400, 3), (3_000, 3)] {
+        let (mut ours, theirs) = apart(shared, 1, 0, 0);
+        let ran = run(&mut ours, &mut Server::new(theirs, Manner::Honest), config());
+        assert!(ran.ended.rounds <= rounds, "{shared} entries: {} rounds", ran.ended.rounds);
+    }
+}
+
+#[test]
+fn equal_trees_are_healed_at_once() {
+    for count in [5, 40, 3_000] {
+        let (mut ours, theirs) = apart(count, 0, 0, 0);
+        let ran = run(&mut ours, &mut Server::new(theirs, Manner::Honest), config());
+        assert_eq!((ran.ended.outcome, ran.ended.rounds), (Outcome::Healed, 1));
+        assert!(!ran.ended.verified_new);
+    }
+}
+
+#[test]
+fn memory_is_a_page_and_not_a_state() {
+    let (mut ours, theirs) = apart(0, 0, 8_000, 0);
+    let ran = run(&mut ours, &mut Server::new(theirs.clone(), Manner::Honest), config());
+    assert_healed(&ours, &theirs, &ran, 8_000);
+    assert!(ran.waiting_max < 2 * 1_024, "{} positions waited", ran.waiting_max);
+}
+
+#[test]
+fn when_the_seal_moves_the_walk_goes_on() {
+    let (mut ours, theirs) = apart(2_000, 300, 300, 100);
+    let mut server = Server::new(theirs.clone(), Manner::Forgetful);
+    // Enough that buckets split under the walk.
+    server.writes = entries(50_000..53_000, 3_000);
+    let first = {
+        let mut first = theirs.clone();
+        first.merge(server.writes.last().cloned());
+        first
+    };
+    let ran = run(&mut ours, &mut server, config());
+    assert_eq!((ran.ended.outcome, ran.ended.detail.as_str()), (Outcome::Healed, ""));
+    assert!(first.entries.values().all(|entry| ours.dominates(&entry.head())), "the first seal is dominated");
+    assert_eq!(ran.ended.dominated.unwrap().root, first.tree.root);
+}
+
+#[test]
+fn buckets_that_split_on_the_way_are_walked() {
+    let mut ours = Replica::default();
+    let mut server = Server::new(Replica::of(entries(0..30, 1_000)), Manner::Forgetful);
+    server.splits = entries(100..200, 3_000);
+    let ran = run(&mut ours, &mut server, config());
+    assert_eq!((ran.ended.outcome, ran.ended.detail.as_str()), (Outcome::Healed, ""));
+    assert_eq!(ours.tree.root, server.replica.tree.root);
+    assert!(ran.ended.rounds > 3, "walked again below the split");
+}
+
+#[test]
+fn a_terse_server_is_asked_again() {
+    let (mut ours, theirs) = apart(200, 20, 30, 10);
+    let ran = run(&mut ours, &mut Server::new(theirs.clone(), Manner::Terse), config());
+    assert_healed(&ours, &theirs, &ran, 50);
+}
+
+#[test]
+fn a_challenge_is_answered_once_for_each_question() {
+    let (mut ours, theirs) = apart(200, 5, 5, 0);
+    let ran = run(&mut ours, &mut Server::new(theirs.clone(), Manner::Challenges), config());
+    assert_healed(&ours, &theirs, &ran, 10);
+}
+
+#[test]
+fn each_manner_has_its_outcome() {
+    let table = [
+        (Manner::SaysEqual, Outcome::Lied),
+        (Manner::ForgesEntries, Outcome::Lied),
+        (Manner::TwoRoots, Outcome::Lied),
+        (Manner::Reborn, Outcome::Stale),
+        (Manner::BadSignature, Outcome::Lost),
+        (Manner::Silent, Outcome::Refused),
+        (Manner::Refuses, Outcome::Refused),
+    ];
+    for (manner, outcome) in table {
+        let (mut ours, theirs) = apart(200, 20, 30, 10);
+        let before = ours.entries.clone();
+        let ran = run(&mut ours, &mut Server::new(theirs, manner), config());
+        assert_eq!(ran.ended.outcome, outcome, "{manner:?}: {}", ran.ended.detail);
+        assert!(!ran.ended.detail.is_empty());
+        assert_eq!(ours.entries, before, "{manner:?}: nothing unproved reaches the store");
+        assert_eq!(ran.ended.dominated, None);
+    }
+}
+
+#[test]
+fn a_seal_must_not_contradict_what_was_announced() {
+    let (mut ours, theirs) = apart(20, 2, 0, 0);
+    let other = Some(Root { digest: Digest([8; 32]), entries: 1, tombstones: 0 });
+    let announced = |epoch, root| {
+        let run = Run { from: Epoch(epoch), to: Epoch(epoch), root };
+        Config { announced: Runs::parse(vec![run]).unwrap(), ..config() }
+    };
+    let mut server = Server::new(theirs, Manner::Honest);
+    let ran = run(&mut ours, &mut server, announced(100, other));
+    assert_eq!(ran.ended.outcome, Outcome::Lied);
+    let later = announced(101, server.replica.tree.root);
+    let ran = run(&mut ours, &mut server, later);
+    assert_eq!(ran.ended.outcome, Outcome::Stale, "older than what it announced");
+    let elsewhere = Config { cluster: "elsewhere".into(), ..config() };
+    assert_eq!(run(&mut ours, &mut server, elsewhere).ended.outcome, Outcome::Refused);
+    let any = Config { incarnation: None, ..config() };
+    let ran = run(&mut ours, &mut server, any);
+    assert_eq!((ran.ended.outcome, ran.ended.incarnation), (Outcome::Healed, Some(INCARNATION)));
+}
+
+#[test]
+fn an_answer_in_kind_says_no_bye() {
+    let (mut ours, theirs) = apart(20, 2, 0, 0);
+    let config = Config { cause: Cause::InKind, ..config() };
+    let ran = run(&mut ours, &mut Server::new(theirs, Manner::Honest), config);
+    assert_eq!(ran.ended.outcome, Outcome::Healed);
+    assert!(!ran.said_bye);
+}
+
+/// A pull that has asked its first question.
+fn asking() -> (Pull, u64, Request) {
+    let mut pull = Pull::new(Monotonic::ZERO, config());
+    let mut effects = Vec::new();
+    pull.handle(Monotonic::ZERO, Event::Start, &mut effects);
+    pull.handle(Monotonic::ZERO, Event::LocalNodes(vec![None]), &mut effects);
+    match effects.pop() {
+        Some(Effect::Ask { number, request, .. }) => (pull, number, request),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn outcome(pull: &mut Pull, now: Monotonic, event: Event) -> Option<Outcome> {
+    let mut effects = Vec::new();
+    pull.handle(now, event, &mut effects);
+    effects.into_iter().find_map(|effect| match effect {
+        Effect::Ended(ended) => Some(ended.outcome),
+        _ => None,
+    })
+}
+
+#[test]
+fn silence_failure_and_a_broken_store_have_their_names() {
+    let now = Monotonic::ZERO;
+    let (mut pull, ..) = asking();
+    let deadline = pull.deadline().unwrap();
+    assert_eq!(deadline, now + TIMEOUT);
+    assert_eq!(outcome(&mut pull, deadline, Event::Tick), Some(Outcome::TimedOut));
+
+    let lost = || Failure::Lost("connection reset".into());
+    let (mut pull, number, _) = asking();
+    assert_eq!(outcome(&mut pull, now, Event::Failed { number: number + 1, failure: lost() }), None);
+    assert_eq!(outcome(&mut pull, now, Event::Failed { number, failure: lost() }), Some(Outcome::Lost));
+    assert_eq!(outcome(&mut pull, now, Event::Tick), None, "ended once");
+
+    let (mut pull, number, _) = asking();
+    let timed_out = Event::Failed { number, failure: Failure::TimedOut };
+    assert_eq!(outcome(&mut pull, now, timed_out), Some(Outcome::TimedOut));
+    let (mut pull, ..) = asking();
+    assert_eq!(outcome(&mut pull, now, Event::LocalFailed("away".into())), Some(Outcome::Lost));
+    let (mut pull, ..) = asking();
+    assert_eq!(outcome(&mut pull, now, Event::Cancel("untrusted".into())), Some(Outcome::Stale));
+
+    let mut pull = Pull::new(now, config());
+    assert_eq!(outcome(&mut pull, now, Event::Start), None);
+    let stalled = pull.deadline().unwrap();
+    assert_eq!(stalled, now + TIMEOUT * 12, "our own store has longer");
+    assert_eq!(outcome(&mut pull, stalled, Event::Tick), Some(Outcome::Lost));
+}
+
+#[test]
+fn a_new_path_asks_again_and_late_answers_are_ignored() {
+    let (mut pull, number, request) = asking();
+    let mut effects = Vec::new();
+    pull.handle(Monotonic::ZERO, Event::PathChanged(Path::Http), &mut effects);
+    let [Effect::Ask { number: again, request: same, path: Path::Http, announce: true, .. }] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*same, request);
+    let late = Event::Failed { number, failure: Failure::TimedOut };
+    assert_eq!(outcome(&mut pull, Monotonic::ZERO, late), None);
+    assert!(*again > number);
+}
+
+#[test]
+fn digests_that_begin_alike_are_asked_again_whole() {
+    let theirs = Replica::of(entries(0..400, 1_000));
+    let Node::Inner(mut mine) = theirs.tree.node(&Position::ROOT) else { panic!("400 entries split") };
+    mine[3].digest.0[31] ^= 1;
+    let mut server = Server::new(theirs, Manner::Honest);
+    let mut pull = Pull::new(Monotonic::ZERO, config());
+    let mut effects = Vec::new();
+    pull.handle(Monotonic::ZERO, Event::Start, &mut effects);
+    let mut widths = Vec::new();
+    while widths.len() < 2 {
+        match effects.pop() {
+            Some(Effect::ReadLocalNodes(positions)) => {
+                let node = |position: &Position| (*position == Position::ROOT).then(|| mine.clone());
+                let nodes = positions.iter().map(node).collect();
+                pull.handle(Monotonic::ZERO, Event::LocalNodes(nodes), &mut effects);
+            }
+            Some(Effect::Ask { number, request, .. }) => {
+                let Ask::Walk { nodes, .. } = &request.ask else { panic!("{request:?}") };
+                widths.push(nodes[0].mine.as_ref().map(|mine| mine.width()));
+                let response = server.answer(&request);
+                let reply = Event::Reply { number, response, traffic: Traffic::default() };
+                pull.handle(Monotonic::ZERO, reply, &mut effects);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(widths, [Some(8), Some(32)]);
+    let Some(Effect::Ask { request: Request { ask: Ask::Walk { nodes, .. }, .. }, .. }) = effects.pop()
+    else {
+        panic!("an honest peer is believed: {effects:?}")
+    };
+    assert_eq!(nodes.len(), 1);
+    assert_eq!(nodes[0].position, Position::ROOT.child(3).unwrap(), "only where it differs");
+}
+
+#[test]
+fn an_answer_to_another_question_is_refused() {
+    for answer in [Answer::Bye, Answer::Hello { heard_sequence: 1, heard_epoch: Epoch(1) }] {
+        let (mut pull, number, _) = asking();
+        let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
+        let reply = Event::Reply { number, response, traffic: Traffic::default() };
+        assert_eq!(outcome(&mut pull, Monotonic::ZERO, reply), Some(Outcome::Refused));
+    }
+}
+
+#[test]
+fn what_is_merged_and_not_there_is_no_progress() {
+    let (_, theirs) = apart(0, 0, 5, 0);
+    let mut server = Server::new(theirs, Manner::Honest);
+    let (mut pull, number, request) = asking();
+    let reply = |number, request: &Request, server: &mut Server| Event::Reply {
+        number,
+        response: server.answer(request),
+        traffic: Traffic::default(),
+    };
+    let mut effects = Vec::new();
+    pull.handle(Monotonic::ZERO, reply(number, &request, &mut server), &mut effects);
+    let compared = |missing| Event::Compared { missing, ahead: Vec::new() };
+    pull.handle(Monotonic::ZERO, compared(vec![0, 1]), &mut effects);
+    let Some(Effect::Ask { number, request, .. }) = effects.pop() else { panic!("{effects:?}") };
+    pull.handle(Monotonic::ZERO, reply(number, &request, &mut server), &mut effects);
+    assert!(matches!(effects.last(), Some(Effect::Merge(entries)) if entries.len() == 2));
+    pull.handle(Monotonic::ZERO, Event::Merged(MergeCounts::default()), &mut effects);
+    assert_eq!(outcome(&mut pull, Monotonic::ZERO, compared(vec![1])), Some(Outcome::NoProgress));
+}
+
+#[test]
+fn entries_ahead_of_the_clock_heal_until_they_are_due() {
+    let (mut ours, theirs) = apart(0, 0, 5, 0);
+    let mut server = Server::new(theirs, Manner::Honest);
+    let (mut pull, number, request) = asking();
+    let mut effects = Vec::new();
+    let reply = Event::Reply { number, response: server.answer(&request), traffic: Traffic::default() };
+    pull.handle(Monotonic::ZERO, reply, &mut effects);
+    let Some(Effect::Compare(heads)) = effects.pop() else { panic!("{effects:?}") };
+    ours.merge([]);
+    let ahead = Event::Compared { missing: Vec::new(), ahead: (0..heads.len()).collect() };
+    pull.handle(Monotonic::ZERO, ahead, &mut effects);
+    let Some(Effect::Ended(ended)) = effects.pop() else { panic!("{effects:?}") };
+    assert_eq!((ended.outcome, ended.entries_ahead), (Outcome::Healed, 5));
+    assert_eq!(ended.dominated.unwrap().until, Some(WallTime(1_000) - Duration::from_secs(10)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_two_trees_heal(
+        ours in prop::collection::btree_map(0_u64..600, 1_000_u64..1_004, 0..300),
+        theirs in prop::collection::btree_map(0_u64..600, 1_000_u64..1_004, 1..300),
+        manner in prop::sample::select(vec![Manner::Honest, Manner::Forgetful, Manner::Terse]),
+        later in prop::collection::vec((0_u64..1_200, 1_000_u64..1_010), 0..40),
+    ) {
+        let of = |numbers: &BTreeMap<u64, u64>| {
+            Replica::of(numbers.iter().map(|(&number, &millis)| entry(number, millis)))
+        };
+        let (mut ours, theirs) = (of(&ours), of(&theirs));
+        let differing = theirs.entries.values().filter(|entry| !ours.dominates(&entry.head())).count() as u64;
+        let mut server = Server::new(theirs.clone(), manner);
+        server.writes = later.iter().map(|&(number, millis)| entry(number, millis)).collect();
+        let ran = run(&mut ours, &mut server, config());
+        prop_assert_eq!(ran.ended.outcome, Outcome::Healed, "{}", ran.ended.detail);
+        prop_assert!(theirs.entries.values().all(|entry| ours.dominates(&entry.head())));
+        if manner != Manner::Forgetful {
+            prop_assert_eq!(ran.ended.entries_merged, differing);
+        }
+    }
+
+    /// Whatever comes, in whatever order: no panic, and at most one end.
+    #[test]
+    fn nothing_strange_breaks_it(events in prop::collection::vec(0_u8..9, 0..40)) {
+        let (mut pull, mut number, _) = asking();
+        let mut over = 0;
+        for (second, event) in (0..).zip(events) {
+            let event = match event {
+                0 => Event::Start,
+                1 => Event::LocalNodes(vec![None; 3]),
+                2 => Event::Compared { missing: vec![5, 1, 900], ahead: vec![900] },
+                3 => Event::Merged(MergeCounts { merged: 1, ..MergeCounts::default() }),
+                4 => Event::PathChanged(Path::Http),
+                5 => Event::PathChanged(Path::P2p),
+                6 => Event::Tick,
+                7 => Event::LocalNodes(Vec::new()),
+                _ => Event::Failed { number: number + 100, failure: Failure::TimedOut },
+            };
+            let mut effects = Vec::new();
+            pull.handle(Monotonic(Duration::from_secs(second)), event, &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Ended(_) => over += 1,
+                    Effect::Ask { number: next, .. } => number = next,
+                    _ => {}
+                }
+            }
+        }
+        prop_assert!(over <= 1);
+    }
+}
