@@ -1,0 +1,102 @@
+//! Groups of changes that are committed together: the cost of one flush is shared by all that wait for it.
+//!
+//! What is staged into a group is seen by what is staged after it, and by nobody else until the commit.
+
+use std::time::Duration;
+
+use lattice_core::clock::Clock;
+use lattice_core::model::Entry;
+
+use super::held::Held;
+use super::records::Records;
+use super::{Engine, Error};
+use crate::format::record;
+use crate::storage::Batch;
+
+/// Changes on their way to the disk.
+pub struct Group {
+    pub(super) batch: Batch,
+    pub(super) state: record::State,
+    pub(super) clock: Clock,
+    pub(super) held: Held,
+    pub(super) committed: Committed,
+}
+
+/// What a commit brought.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// What local clients wrote, in order.
+    pub local: Vec<Entry>,
+    /// How long after their epoch's end entries came whose epoch was sealed already.
+    pub late: Vec<Duration>,
+    /// Entries that were dropped, being too far ahead of the clock with no room to hold them.
+    pub dropped: u64,
+    /// Equal versions with different content, which only a cloned disk or key makes.
+    pub conflicts: u64,
+}
+
+impl Group {
+    /// Bytes on their way to the disk.
+    pub fn bytes(&self) -> usize {
+        self.batch.bytes()
+    }
+
+    /// Whether there is anything to commit.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+}
+
+impl Engine {
+    /// Begins a group.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] once a commit has failed.
+    pub fn begin(&self) -> Result<Group, Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        Ok(Group {
+            batch: Batch::default(),
+            state: self.state.clone(),
+            clock: self.clock.clone(),
+            held: self.held,
+            committed: Committed::default(),
+        })
+    }
+
+    /// Commits a group: when this returns, all of it would survive a loss of power.
+    ///
+    /// # Errors
+    /// When the disk fails: then nothing in the group is acknowledged, and the engine writes nothing more.
+    pub fn commit(&mut self, mut group: Group) -> Result<Committed, Error> {
+        if group.batch.is_empty() {
+            return Ok(group.committed);
+        }
+        group.state.commit += 1;
+        group.state.clock = group.clock.last().0;
+        super::open::put(&mut group.batch, "state", &group.state);
+        self.commit_batch(&group.batch)?;
+        self.state = group.state;
+        self.clock = group.clock;
+        self.held = group.held;
+        self.publish_stats();
+        Ok(group.committed)
+    }
+
+    /// The one way to the disk.
+    pub(super) fn commit_batch(&mut self, batch: &Batch) -> Result<(), Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        self.shared.storage.commit(batch).map_err(|error| {
+            self.failed = true;
+            error.into()
+        })
+    }
+
+    /// The records as a group will leave them.
+    pub(super) fn records<'a>(&'a self, group: &'a Group) -> Records<'a> {
+        Records::with(self.storage(), &group.batch)
+    }
+}

@@ -1,0 +1,204 @@
+//! Puts entries where they belong: local writes, deltas, and what pulls bring, by the same rules.
+
+use lattice_core::model::{Entry, EntryHead, Epoch, Key};
+use lattice_core::time::WallTime;
+
+use super::group::{Committed, Group};
+use super::held::Holding;
+use super::records::{Kept, put_entry};
+use super::tree::Tree;
+use super::{Engine, Error, Now};
+use crate::format::{keys, record};
+
+/// How entries came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// By gossip, from their trusted writer. Their lateness counts.
+    Delta,
+    /// By a pull, proved under a trusted peer's seal.
+    Pull,
+    /// They were held until they were due.
+    Held,
+}
+
+/// What became of merged entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Replaced what was here, or were new.
+    pub merged: u64,
+    /// Were here already, or are older than what is.
+    pub known: u64,
+    /// Are too far ahead of the clock, and kept aside until they are due.
+    pub held: u64,
+    /// Are too far ahead of the clock, and there was no room.
+    pub dropped: u64,
+}
+
+impl Engine {
+    /// Merges and commits: the simple form of [`Engine::stage_merge`].
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn merge(
+        &mut self,
+        entries: Vec<Entry>,
+        origin: Origin,
+        now: Now,
+    ) -> Result<(Merged, Committed), Error> {
+        let mut group = self.begin()?;
+        let merged = self.stage_merge(&mut group, entries, origin, now)?;
+        Ok((merged, self.commit(group)?))
+    }
+
+    /// Stages entries of others, in any order, as often as they like to come.
+    ///
+    /// # Errors
+    /// When the disk fails; the group is then to be dropped.
+    pub fn stage_merge(
+        &self,
+        group: &mut Group,
+        entries: Vec<Entry>,
+        origin: Origin,
+        now: Now,
+    ) -> Result<Merged, Error> {
+        let mut merged = Merged::default();
+        for entry in entries {
+            if group.clock.too_far_ahead(now.wall, entry.version.hlc) {
+                match self.hold(group, &entry)? {
+                    Holding::Held => merged.held += 1,
+                    Holding::Known => merged.known += 1,
+                    Holding::Dropped => {
+                        merged.dropped += 1;
+                        group.committed.dropped += 1;
+                    }
+                }
+            } else if self.merge_one(group, &entry)? {
+                merged.merged += 1;
+                if origin == Origin::Delta {
+                    self.note_late(group, &entry, now.wall);
+                }
+            } else {
+                merged.known += 1;
+            }
+        }
+        Ok(merged)
+    }
+
+    /// Merges one entry; false when nothing was to be done.
+    fn merge_one(&self, group: &mut Group, entry: &Entry) -> Result<bool, Error> {
+        let Some(current) = self.records(group).current(&entry.key)? else {
+            self.place_current(group, entry, None)?;
+            return Ok(true);
+        };
+        let (head, here) = (entry.head(), current.head());
+        if head == here {
+            return Ok(false);
+        }
+        if head.version == here.version {
+            group.committed.conflicts += 1;
+        }
+        if !here.dominates(&head) {
+            self.place_current(group, entry, Some(current))?;
+            return Ok(true);
+        }
+        self.place_older(group, entry, &head, &here)
+    }
+
+    fn note_late(&self, group: &mut Group, entry: &Entry, now: WallTime) {
+        let own = self.epoch_of(entry.version.hlc.wall());
+        if own < self.state.next_epoch() {
+            group.committed.late.push(now.since(self.settings().epoch_length.end_of(own)));
+        }
+    }
+
+    fn epoch_of(&self, at: WallTime) -> Epoch {
+        self.settings().epoch_length.epoch_of(at)
+    }
+
+    /// The epoch in which an entry is sealed.
+    pub(super) fn sealing_epoch(&self, head: &EntryHead) -> Epoch {
+        self.effective(self.epoch_of(head.version.hlc.wall()))
+    }
+
+    /// Makes `entry` the current one of its key, in place of `before`, which it beats.
+    pub(super) fn place_current(
+        &self,
+        group: &mut Group,
+        entry: &Entry,
+        before: Option<Kept>,
+    ) -> Result<(), Error> {
+        let head = entry.head();
+        let epoch = self.sealing_epoch(&head);
+        let pending = self.pending(group, epoch, &head)?;
+        if let Some(before) = before {
+            let replaced = before.head();
+            if pending == Some(replaced) || self.uncollected(&entry.key) {
+                // Never sealed, and beaten within its epoch: nobody will ask for it.
+                before.remove_value(&mut group.batch);
+            } else {
+                before.move_to(&mut group.batch, self.generation.older(&replaced.digest()));
+            }
+            if let Some(pending) = pending.filter(|pending| *pending != replaced) {
+                self.remove_older(group, &pending)?;
+            }
+        }
+        put_entry(&mut group.batch, keys::current(&entry.key), entry);
+        self.put_pending(group, epoch, &entry.key, &head, pending.is_none());
+        Ok(())
+    }
+
+    /// Keeps `entry`, which the current one (`here`) beats, if it is the newest of an epoch that awaits sealing.
+    fn place_older(
+        &self,
+        group: &mut Group,
+        entry: &Entry,
+        head: &EntryHead,
+        here: &EntryHead,
+    ) -> Result<bool, Error> {
+        let epoch = self.sealing_epoch(head);
+        if self.sealing_epoch(here) == epoch {
+            return Ok(false);
+        }
+        let pending = self.pending(group, epoch, head)?;
+        if let Some(pending) = pending {
+            if pending.dominates(head) {
+                return Ok(false);
+            }
+            self.remove_older(group, &pending)?;
+        } else {
+            let sealed = Tree::newest(self.storage(), self.generation).find(&head.key_hash)?;
+            if sealed.is_some_and(|(_, sealed)| sealed.dominates(head)) {
+                return Ok(false);
+            }
+        }
+        put_entry(&mut group.batch, self.generation.older(&head.digest()), entry);
+        self.put_pending(group, epoch, &entry.key, head, pending.is_none());
+        Ok(true)
+    }
+
+    /// What of the head's key awaits the sealing of an epoch.
+    fn pending(&self, group: &Group, epoch: Epoch, head: &EntryHead) -> Result<Option<EntryHead>, Error> {
+        let at = self.generation.pending(epoch, &head.key_hash);
+        match self.records(group).get::<record::Pending>(&at)? {
+            Some(pending) => Ok(Some(pending.parse(&at)?.1)),
+            None => Ok(None),
+        }
+    }
+
+    fn put_pending(&self, group: &mut Group, epoch: Epoch, key: &Key, head: &EntryHead, more: bool) {
+        let at = self.generation.pending(epoch, &head.key_hash);
+        let framed = record::encode(&at, &record::Pending::new(key, head));
+        group.batch.put(at, framed);
+        group.state.pending += u64::from(more);
+    }
+
+    /// Removes an older entry and its value.
+    fn remove_older(&self, group: &mut Group, head: &EntryHead) -> Result<(), Error> {
+        let at = self.generation.older(&head.digest());
+        if let Some(kept) = self.records(group).kept(&at)? {
+            kept.remove_value(&mut group.batch);
+            group.batch.remove(at);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! The store without threads, sockets or clocks: entries, the tree over them, its seals, and answers to peers.
+//!
+//! An [`Engine`] is the one writer; it hands out [`Reader`]s, which read the disk directly and never wait for
+//! it. Every method takes the time. The same engine therefore runs in a node on sled, and by the hundred in a
+//! simulation in memory.
+//!
+//! How an entry lives: a write replaces the key's *current* record and leaves a *pending* one for its epoch.
+//! What it replaced stays as an *older* record while the sealed tree, or the sealing of an earlier epoch, still
+//! needs it. A seal takes the pending entries of one epoch into the tree, in chunks that are committed one by
+//! one, so that no seal holds up writes for long; the last chunk carries the seal itself and the next epoch.
+//! What the tree no longer needs goes to a garbage list, and is deleted once no retained seal reaches it.
+//!
+//! - [`write`](self::write), [`merge`](self::merge): what clients write, what peers bring; [`group`]: commits.
+//! - [`sealing`], [`chunk`], [`garbage`], [`rebuild`]: the tree and its seals.
+//! - [`read`], [`serve`], [`sealed`]: the readers.
+
+mod chunk;
+mod clock;
+mod garbage;
+mod group;
+mod heard;
+mod held;
+mod merge;
+mod open;
+mod read;
+mod rebuild;
+mod records;
+mod sealed;
+mod sealing;
+mod serve;
+mod settle;
+mod shared;
+mod tree;
+mod write;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lattice_core::clock::Clock;
+use lattice_core::model::{Epoch, EpochLength, Incarnation};
+use lattice_core::seal::Run;
+use lattice_core::time::{Monotonic, WallTime};
+
+use crate::format::Damaged;
+use crate::format::keys::Generation;
+use crate::format::record;
+use crate::storage;
+
+pub use group::{Committed, Group};
+pub use merge::{Merged, Origin};
+pub use open::OpenError;
+pub use read::{Comparison, Listed, OwnNodes, Page};
+pub use sealed::SealedEntries;
+pub use serve::Question;
+pub use shared::{Reader, Stats, View};
+pub use write::{Condition, MAX_OPERATIONS, Op, WriteError, Written};
+
+use clock::SealClock;
+use held::Held;
+use settle::Settle;
+use shared::Shared;
+
+/// What time it is, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For versions and epochs.
+    pub wall: WallTime,
+    /// To notice when the wall clock steps.
+    pub monotonic: Monotonic,
+}
+
+/// How a store behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster, part of everything signed.
+    pub cluster: String,
+    /// How long an epoch is; fixed with the first opening.
+    pub epoch_length: EpochLength,
+    /// How long after its end an epoch is sealed.
+    pub settle: Duration,
+    /// How long that may become when entries arrive late.
+    pub settle_max: Duration,
+    /// For how many epochs sealed trees are kept.
+    pub retain_epochs: u64,
+    /// How far ahead a received version may be.
+    pub max_clock_drift: Duration,
+    /// How long a wall clock that stepped must stand before sealing goes on by it.
+    pub confirm_after: Duration,
+}
+
+/// Makes the names of new incarnations: random ones, or repeatable ones in a simulation.
+pub type Incarnations = Box<dyn FnMut() -> Incarnation + Send>;
+
+/// What goes wrong in the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk failed. After a commit that did, the engine takes no more writes.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// A record is not what was written.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// A commit failed before.
+    #[error("the store has failed: a commit did not reach the disk")]
+    Failed,
+}
+
+/// What a step of sealing came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing is due.
+    Idle,
+    /// A part of the work was committed; there may be more.
+    Worked,
+    /// An epoch was sealed.
+    Sealed(Epoch),
+}
+
+/// A run of seals, and how many of its entries had not expired at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedRun {
+    /// The run.
+    pub run: Run,
+    /// Of the root's entries, those that had not expired at the end of the run's last epoch.
+    pub state_size: u64,
+}
+
+/// The one writer of a store.
+pub struct Engine {
+    shared: Arc<Shared>,
+    state: record::State,
+    clock: Clock,
+    seal_clock: SealClock,
+    settle: Settle,
+    incarnation: Incarnation,
+    generation: Generation,
+    damage_generation: u64,
+    runs: VecDeque<SealedRun>,
+    held: Held,
+    rebuild: Option<record::Rebuild>,
+    /// Records of earlier generations are left.
+    sweep: bool,
+    incarnations: Incarnations,
+    failed: bool,
+}
+
+impl Engine {
+    /// A reader; readers outlive the engine, and see what it has committed.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Whether a commit failed: nothing is written any more, since nobody knows what is on the disk.
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The epoch in which an entry is sealed: its own, or the next one when that is sealed already.
+    fn effective(&self, own: Epoch) -> Epoch {
+        own.max(self.state.next_epoch())
+    }
+
+    fn storage(&self) -> &dyn storage::Storage {
+        &*self.shared.storage
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,339 @@
+//! Seals epochs, in ascending order, in steps that each commit once.
+//!
+//! An epoch with pending entries is taken into the tree chunk by chunk; its seal goes to the disk with the last
+//! one. Epochs without any are one run of equal roots, whose end moves only when somebody wants to know it
+//! ([`Engine::extend`]), or the next epoch with entries is sealed. A seal is signed only after its commit.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lattice_core::clock::Clock;
+use lattice_core::model::{EntryHead, Epoch, Key};
+use lattice_core::seal::{RUNS_MAX, Root, Run};
+use lattice_core::time::WallTime;
+use lattice_core::tree::root_of;
+
+use super::open::{before_epoch, put, take};
+use super::shared::{Stats, View};
+use super::tree::Tree;
+use super::{Engine, Error, Now, SealedRun, Step};
+use crate::format::{keys, record};
+use crate::storage::Batch;
+
+/// The most entries, or expiries, that one commit takes into account.
+pub(super) const CHUNK: usize = 1_024;
+
+/// A step of sealing on its way to the disk.
+pub(super) struct Work {
+    pub(super) batch: Batch,
+    pub(super) state: record::State,
+    pub(super) garbage: record::Garbage,
+}
+
+impl Engine {
+    /// Does what is due, one commit's worth. To be called until it is [`Step::Idle`], and again at
+    /// [`Engine::next_due`].
+    ///
+    /// # Errors
+    /// When the disk fails, or the tree on it is damaged.
+    pub fn seal_step(&mut self, now: Now) -> Result<Step, Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        self.observe(now);
+        if self.rebuild.is_some() {
+            return self.rebuild_step();
+        }
+        let Some(time) = self.seal_clock.time(now) else { return self.release_held(now) };
+        if self.seals_ahead(time) {
+            return self.rebuild_begin(time);
+        }
+        if self.release_held(now)? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        match self.first_pending()? {
+            Some(epoch) if self.due(time).is_some_and(|due| epoch <= due) => self.seal_epoch(epoch),
+            Some(_) | None => self.clean(),
+        }
+    }
+
+    /// Does everything that is due. Returns the newest epoch sealed by it.
+    ///
+    /// # Errors
+    /// Those of [`Engine::seal_step`].
+    pub fn seal(&mut self, now: Now) -> Result<Option<Epoch>, Error> {
+        let mut newest = None;
+        loop {
+            match self.seal_step(now)? {
+                Step::Idle => return Ok(newest),
+                Step::Worked => {}
+                Step::Sealed(epoch) => newest = Some(epoch),
+            }
+        }
+    }
+
+    /// Extends the newest run over idle time up to now, durably, so that its new end may be told. Nothing
+    /// happens while entries are due to be sealed, or sealing is halted.
+    ///
+    /// # Errors
+    /// Those of [`Engine::seal_step`].
+    pub fn extend(&mut self, now: Now) -> Result<Step, Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        self.observe(now);
+        let due = self.seal_clock.time(now).and_then(|time| {
+            let ahead = self.rebuild.is_some() || self.seals_ahead(time);
+            self.due(time).filter(|due| !ahead && *due >= self.state.next_epoch())
+        });
+        let Some(due) = due else { return Ok(Step::Idle) };
+        if self.first_pending()?.is_some_and(|epoch| epoch <= due) {
+            return Ok(Step::Idle);
+        }
+        self.extend_to(due)
+    }
+
+    /// The wall clock is right: sealing may go on by it.
+    pub fn confirm_clock(&mut self, now: Now) {
+        self.seal_clock.confirm(now);
+        self.publish_stats();
+    }
+
+    /// When something will be due, if nothing comes in meanwhile.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn next_due(&self) -> Result<Option<WallTime>, Error> {
+        if self.rebuild.is_some() {
+            return Ok(Some(WallTime(0)));
+        }
+        let length = self.settings().epoch_length;
+        let seal = self.first_pending()?.map(|epoch| length.end_of(epoch) + self.settle.current());
+        let held = match self.held.entries {
+            0 => None,
+            _ => self.storage().first(&[keys::HELD], &[keys::HELD + 1])?,
+        };
+        let held = held.and_then(|(key, _)| keys::held_hlc(&key));
+        let held = held.map(|hlc| hlc.wall() - self.settings().max_clock_drift);
+        Ok(seal.into_iter().chain(held).min())
+    }
+
+    fn observe(&mut self, now: Now) {
+        let (halted, settle) = (self.seal_clock.halted(), self.settle.current());
+        self.seal_clock.observe(now);
+        self.settle.tick(now.monotonic);
+        if self.seal_clock.halted().is_some() != halted.is_some() || self.settle.current() != settle {
+            self.publish_stats();
+        }
+    }
+
+    /// Entries came so late after their epochs' ends: seal later from now on, within limits.
+    pub fn note_lateness(&mut self, late: &[std::time::Duration], now: Now) {
+        for late in late {
+            self.settle.late(*late, now.monotonic);
+        }
+        if !late.is_empty() {
+            self.publish_stats();
+        }
+    }
+
+    /// Whether the newest seal lies further ahead than a clock may be wrong.
+    fn seals_ahead(&self, time: WallTime) -> bool {
+        let end = |sealed: &SealedRun| self.settings().epoch_length.end_of(sealed.run.to);
+        self.runs.back().is_some_and(|newest| end(newest) > time + self.settings().max_clock_drift)
+    }
+
+    /// The newest epoch that may be sealed.
+    pub(super) fn due(&self, time: WallTime) -> Option<Epoch> {
+        let settled = time - self.settle.current();
+        self.settings().epoch_length.epoch_of(settled).0.checked_sub(1).map(Epoch)
+    }
+
+    fn first_pending(&self) -> Result<Option<Epoch>, Error> {
+        if self.state.pending == 0 {
+            return Ok(None);
+        }
+        let (from, to) = self.generation.all(keys::PENDING);
+        Ok(self.storage().first(&from, &to)?.and_then(|(key, _)| keys::epoch_in(&key)))
+    }
+
+    pub(super) fn work(&self) -> Work {
+        Work { batch: Batch::default(), state: self.state.clone(), garbage: record::Garbage::default() }
+    }
+
+    /// Takes a chunk of an epoch's pending entries into the tree, and seals the epoch with the last of them.
+    fn seal_epoch(&mut self, epoch: Epoch) -> Result<Step, Error> {
+        if self.state.next_epoch() < epoch {
+            return self.extend_to(epoch.previous());
+        }
+        let mut work = self.work();
+        if !self.expire(&mut work, epoch)? {
+            return self.commit_work(work);
+        }
+        let (entries, last) = self.read_pending(epoch)?;
+        let root = self.take_into_tree(&mut work, epoch, entries)?;
+        if !last {
+            return self.commit_work(work);
+        }
+        self.finish(work, epoch, root)?;
+        Ok(Step::Sealed(epoch))
+    }
+
+    /// A chunk of an epoch's pending entries, and whether it is the last.
+    fn read_pending(&self, epoch: Epoch) -> Result<(Vec<(Key, EntryHead)>, bool), Error> {
+        let (from, _) = self.generation.pending_from(epoch);
+        let (to, _) = self.generation.pending_from(epoch.next());
+        let mut entries = Vec::new();
+        let mut last = true;
+        take(self.storage(), &from, &to, |at, framed| {
+            if entries.len() == CHUNK {
+                last = false;
+                return Ok(ControlFlow::Break(()));
+            }
+            entries.push(record::decode::<record::Pending>(at, &framed)?.parse(at)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((entries, last))
+    }
+
+    /// States that the tree stood as it is up to `epoch`.
+    fn extend_to(&mut self, epoch: Epoch) -> Result<Step, Error> {
+        let mut work = self.work();
+        if !self.expire(&mut work, epoch)? {
+            return self.commit_work(work);
+        }
+        let root = self.root()?;
+        self.finish(work, epoch, root)?;
+        Ok(Step::Worked)
+    }
+
+    /// The root of the tree as it is, outside of a seal under way.
+    fn root(&self) -> Result<Option<Root>, Error> {
+        let top = Tree::newest(self.storage(), self.generation).node(&lattice_core::tree::Position::ROOT)?;
+        Ok(top.and_then(|(top, _)| root_of(&top.node.summary())))
+    }
+
+    /// Counts the sealed entries that expire by the end of `epoch`; false when there are more of them than one
+    /// commit takes.
+    fn expire(&self, work: &mut Work, epoch: Epoch) -> Result<bool, Error> {
+        let end = self.settings().epoch_length.end_of(epoch);
+        let (from, _) = self.generation.all(keys::EXPIRY);
+        let to = self.generation.expiry(WallTime(end.millis().saturating_add(1)), &super::chunk::NO_HASH);
+        let mut all = true;
+        let mut passed = Vec::new();
+        take(self.storage(), &from, &to, |at, _| {
+            if passed.len() == CHUNK {
+                all = false;
+                return Ok(ControlFlow::Break(()));
+            }
+            passed.push(Bytes::copy_from_slice(at));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        work.state.expired += passed.len() as u64;
+        let mark = match all {
+            true => Some(&to[..]),
+            false => passed.last().map(|last| &last[..]),
+        };
+        if let Some(mark) = mark {
+            work.state.expired_mark = Bytes::copy_from_slice(super::chunk::without_generation(mark));
+        }
+        passed.into_iter().for_each(|at| work.batch.remove(at));
+        Ok(all)
+    }
+
+    fn commit_work(&mut self, mut work: Work) -> Result<Step, Error> {
+        self.write_garbage(&mut work);
+        put(&mut work.batch, "state", &work.state);
+        self.commit_batch(&work.batch)?;
+        self.state = work.state;
+        self.publish_stats();
+        Ok(Step::Worked)
+    }
+
+    /// Commits a seal of everything up to `epoch`, and then publishes it.
+    fn finish(&mut self, mut work: Work, epoch: Epoch, root: Option<Root>) -> Result<(), Error> {
+        let state_size = root.map_or(0, |root| root.entries.saturating_sub(work.state.expired));
+        let from = self.state.next_epoch();
+        debug_assert!(from <= epoch, "an epoch is sealed once");
+        let extends = self.runs.back().map(|newest| newest.run).filter(|newest| {
+            newest.to.next() == from && newest.root == root
+        });
+        let from = extends.map_or(from, |newest| newest.from);
+        let sealed = SealedRun { run: Run { from, to: epoch, root }, state_size };
+        let at = self.generation.seal(from);
+        let framed = record::encode(&at, &record::SealRun::new(&sealed.run, state_size));
+        work.batch.put(at, framed);
+        let kept = RUNS_MAX.max(usize::try_from(self.settings().retain_epochs).unwrap_or(usize::MAX));
+        let forgotten = (extends.is_none() && self.runs.len() >= kept).then(|| self.runs[0].run.from);
+        if let Some(from) = forgotten {
+            work.batch.remove(self.generation.seal(from));
+        }
+
+        work.state.next_epoch = epoch.next().0;
+        // Nothing is stamped into a sealed epoch, also when the clock goes back a little.
+        let high = before_epoch(epoch.next(), self.settings().epoch_length).max(self.clock.last());
+        work.state.clock = high.0;
+        self.write_garbage(&mut work);
+        self.collect(&mut work)?;
+        put(&mut work.batch, "state", &work.state);
+        self.commit_batch(&work.batch)?;
+
+        self.state = work.state;
+        self.clock = Clock::new(self.settings().max_clock_drift, high);
+        if extends.is_some() {
+            self.runs.pop_back();
+        }
+        if forgotten.is_some() {
+            self.runs.pop_front();
+        }
+        self.runs.push_back(sealed);
+        self.publish();
+        Ok(())
+    }
+
+    /// Publishes the seals. Signs the newest one: it is on the disk.
+    pub(super) fn publish(&mut self) {
+        let newest = self.runs.back().map(|sealed| sealed.run);
+        let signed = newest.map(|run| self.shared.sign(self.incarnation, run.to, run.root));
+        let retained = self.settings().retain_epochs.max(1) - 1;
+        let horizon = newest.map_or(Epoch(0), |run| Epoch(run.to.0.saturating_sub(retained)));
+        self.shared.publish(View {
+            incarnation: self.incarnation,
+            damage_generation: self.damage_generation,
+            runs: self.runs.iter().copied().collect(),
+            newest: signed,
+            halted: self.seal_clock.halted().unwrap_or_default(),
+            horizon,
+            stats: self.stats(),
+            generation: self.generation,
+        });
+    }
+
+    /// Publishes how the store is, beside the seals as they were.
+    pub(super) fn publish_stats(&self) {
+        let view = View::clone(&self.shared.view());
+        let halted = self.seal_clock.halted().unwrap_or_default();
+        self.shared.publish(View { halted, stats: self.stats(), ..view });
+    }
+
+    fn stats(&self) -> Stats {
+        let newest = self.runs.back().map(|sealed| sealed.run);
+        let root = newest.and_then(|run| run.root);
+        Stats {
+            entries: root.map_or(0, |root| root.entries),
+            tombstones: root.map_or(0, |root| root.tombstones),
+            sealed_epoch: newest.map_or(0, |run| run.to.0),
+            pending: self.state.pending,
+            held: self.held.entries,
+            held_bytes: self.held.bytes,
+            settle: self.settle.current(),
+            halted: self.seal_clock.halted().is_some(),
+        }
+    }
+
+    /// The view that was last published.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view()
+    }
+}

@@ -1,0 +1,215 @@
+//! What the writer shares with readers: the disk, and a view of the seals that is replaced as a whole.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use lattice_core::model::{Epoch, Incarnation, NodeId};
+use lattice_core::seal::{RUNS_MAX, Root, Run, Seal};
+use lattice_core::signed::SignedSeal;
+use lattice_proto::codec::sign_seal;
+use lattice_proto::convert::Seals;
+
+use super::heard::HeardMap;
+use super::{SealedRun, Settings};
+use crate::format::keys::Generation;
+use crate::storage::Storage;
+
+/// What the writer and all readers hold.
+pub(super) struct Shared {
+    pub(super) storage: Box<dyn Storage>,
+    pub(super) settings: Settings,
+    pub(super) node: NodeId,
+    pub(super) key: SigningKey,
+    pub(super) heard: Mutex<HeardMap>,
+    pub(super) pins: Mutex<Vec<Pinned>>,
+    view: RwLock<Arc<View>>,
+    pins_made: AtomicU64,
+}
+
+/// A tree that a long read stands on.
+pub(super) struct Pinned {
+    id: u64,
+    epoch: Epoch,
+}
+
+/// The seals as they were last published, and how the store is.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Which of the node's stores this is.
+    pub incarnation: Incarnation,
+    /// Raised whenever the store finds, drops or sets aside anything it held.
+    pub damage_generation: u64,
+    /// The kept runs, ascending.
+    pub runs: Arc<[SealedRun]>,
+    /// The newest seal, signed.
+    pub newest: Option<SignedSeal>,
+    /// Why sealing is halted; empty when it goes on.
+    pub halted: String,
+    /// Trees of this epoch and later ones are kept.
+    pub horizon: Epoch,
+    /// How it is, in numbers.
+    pub stats: Stats,
+    pub(super) generation: Generation,
+}
+
+/// A store in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Entries with a value under the newest root, expired ones included.
+    pub entries: u64,
+    /// Deletions under the newest root.
+    pub tombstones: u64,
+    /// The newest sealed epoch; 0 before the first.
+    pub sealed_epoch: u64,
+    /// Entries that await sealing.
+    pub pending: u64,
+    /// Entries held until they are due, and their bytes.
+    pub held: u64,
+    /// Their bytes.
+    pub held_bytes: u64,
+    /// How long after its end an epoch is sealed at present.
+    pub settle: Duration,
+    /// Whether sealing is halted.
+    pub halted: bool,
+}
+
+/// Reads the store, as many at a time as like, and never waits for a commit. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Keeps the tree of an epoch from being deleted while it lives.
+pub(super) struct Pin {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks guard is changed by single assignments, so that a panic elsewhere leaves it in order.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(storage: Box<dyn Storage>, settings: Settings, key: SigningKey, heard: HeardMap) -> Self {
+        let node = NodeId(key.verifying_key().to_bytes());
+        let nothing = View {
+            incarnation: Incarnation([0; 16]),
+            damage_generation: 0,
+            runs: Arc::new([]),
+            newest: None,
+            halted: String::new(),
+            horizon: Epoch(0),
+            stats: Stats::default(),
+            generation: Generation::default(),
+        };
+        Self {
+            storage,
+            settings,
+            node,
+            key,
+            heard: Mutex::new(heard),
+            pins: Mutex::new(Vec::new()),
+            view: RwLock::new(Arc::new(nothing)),
+            pins_made: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn publish(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    pub(super) fn heard(&self) -> MutexGuard<'_, HeardMap> {
+        lock(&self.heard)
+    }
+
+    /// The oldest epoch whose tree a long read stands on.
+    pub(super) fn pinned(&self) -> Option<Epoch> {
+        lock(&self.pins).iter().map(|pin| pin.epoch).min()
+    }
+
+    /// Pins the tree of an epoch that is kept now; `None` beyond `max` pins.
+    pub(super) fn pin(self: &Arc<Self>, epoch: Epoch, max: usize) -> Option<Pin> {
+        let mut pins = lock(&self.pins);
+        if pins.len() >= max {
+            return None;
+        }
+        let id = self.pins_made.fetch_add(1, Ordering::Relaxed);
+        pins.push(Pinned { id, epoch });
+        Some(Pin { shared: Arc::clone(self), id })
+    }
+
+    /// Our signed seal of an epoch that is sealed: there is one root for it, so there is one seal.
+    pub(super) fn sign(&self, incarnation: Incarnation, epoch: Epoch, root: Option<Root>) -> SignedSeal {
+        let cluster = self.settings.cluster.clone();
+        sign_seal(&Seal { cluster, node: self.node, incarnation, epoch, root }, &self.key)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        lock(&self.shared.pins).retain(|pin| pin.id != self.id);
+    }
+}
+
+impl View {
+    /// The kept run that covers an epoch, if its tree is kept as well.
+    pub(super) fn kept(&self, epoch: Epoch) -> Option<&Run> {
+        let after = self.runs.partition_point(|sealed| sealed.run.from <= epoch);
+        let run = &self.runs[..after].last()?.run;
+        (epoch <= run.to && run.to >= self.horizon).then_some(run)
+    }
+
+    /// The newest run.
+    pub fn newest_run(&self) -> Option<&SealedRun> {
+        self.runs.last()
+    }
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The seals as they were last published.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view()
+    }
+
+    /// Whose store this is.
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
+    /// How the store behaves.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// To sign with, as the node.
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.shared.key
+    }
+
+    /// The seals as siblings are told.
+    pub fn seals(&self) -> Seals {
+        let view = self.view();
+        let told = view.runs.len().saturating_sub(RUNS_MAX);
+        Seals {
+            node: self.shared.node,
+            incarnation: view.incarnation,
+            damage_generation: view.damage_generation,
+            runs: view.runs[told..].iter().map(|sealed| sealed.run).collect(),
+            state_size: view.newest_run().map_or(0, |sealed| sealed.state_size),
+            epoch_length: self.shared.settings.epoch_length,
+            newest: view.newest.clone(),
+            halted: view.halted.clone(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! An engine with a clock that the test moves.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use lattice_core::model::{
+    Content, Entry, EntryHead, Epoch, EpochLength, Hlc, Incarnation, Key, KeyHash, NodeId, Version,
+};
+use lattice_core::seal::{Root, Run};
+use lattice_core::time::{Monotonic, WallTime};
+use lattice_core::tree::apply;
+
+use crate::engine::{Condition, Engine, Incarnations, Merged, Now, Op, Origin, Settings, WriteError, Written};
+use crate::storage::{MemoryStorage, Storage};
+
+/// The epoch in which tests begin.
+pub(super) const FIRST: u64 = 1_000_000;
+
+pub(super) fn settings() -> Settings {
+    Settings {
+        cluster: "lattice".to_owned(),
+        epoch_length: EpochLength(NonZeroU32::new(1_000).unwrap()),
+        settle: Duration::from_secs(2),
+        settle_max: Duration::from_secs(10),
+        retain_epochs: 30,
+        max_clock_drift: Duration::from_secs(10),
+        confirm_after: Duration::from_secs(60),
+    }
+}
+
+pub(super) fn signing_key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+pub(super) fn node(seed: u8) -> NodeId {
+    NodeId(signing_key(seed).verifying_key().to_bytes())
+}
+
+/// Incarnations that count up from the time of the opening.
+pub(super) fn incarnations(seed: u8, now: Now) -> Incarnations {
+    let mut next = now.wall.millis() << 8;
+    Box::new(move || {
+        next += 1;
+        let mut bytes = [seed; 16];
+        bytes[8..].copy_from_slice(&next.to_be_bytes());
+        Incarnation(bytes)
+    })
+}
+
+pub(super) fn key(text: &str) -> Key {
+    Key::try_from(text).unwrap()
+}
+
+/// An entry of some other writer, `millis` after the first epoch began.
+pub(super) fn entry(name: &str, millis: u64, value: Option<&str>) -> Entry {
+    Entry {
+        key: key(name),
+        version: Version { hlc: Hlc::at(WallTime(FIRST * 1_000 + millis)), writer: NodeId([9; 32]) },
+        expires: None,
+        content: match value {
+            Some(value) => Content::Value(Bytes::copy_from_slice(value.as_bytes())),
+            None => Content::Tombstone,
+        },
+    }
+}
+
+/// An engine, and what time it is for it, in milliseconds after the first epoch began.
+pub(super) struct Store {
+    pub(super) engine: Engine,
+    pub(super) storage: MemoryStorage,
+    pub(super) wall: u64,
+    pub(super) monotonic: u64,
+    seed: u8,
+    settings: Settings,
+}
+
+impl Store {
+    pub(super) fn new(seed: u8) -> Self {
+        Self::with(seed, settings())
+    }
+
+    pub(super) fn with(seed: u8, settings: Settings) -> Self {
+        Self::on(seed, settings, MemoryStorage::new(), 0)
+    }
+
+    fn on(seed: u8, settings: Settings, storage: MemoryStorage, wall: u64) -> Self {
+        let engine = open(storage.clone(), seed, &settings, at(wall, wall));
+        Self { engine, storage, wall, monotonic: wall, seed, settings }
+    }
+
+    /// As if the process had been killed now, and started again.
+    pub(super) fn restarted(self) -> Self {
+        let Self { storage, wall, seed, settings, .. } = self;
+        Self::on(seed, settings, storage.snapshot(), wall)
+    }
+
+    pub(super) fn now(&self) -> Now {
+        at(self.wall, self.monotonic)
+    }
+
+    /// Moves both clocks to `millis`.
+    pub(super) fn go(&mut self, millis: u64) {
+        assert!(millis >= self.wall, "clocks go forward");
+        self.monotonic += millis - self.wall;
+        self.wall = millis;
+    }
+
+    pub(super) fn put(&mut self, name: &str, value: &str) -> Written {
+        self.try_write(vec![put(name, value, None)]).unwrap()[0]
+    }
+
+    pub(super) fn put_for(&mut self, name: &str, value: &str, ttl: u64) -> Written {
+        let op = Op::Put {
+            key: key(name),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            ttl: Some(Duration::from_millis(ttl)),
+            condition: None,
+        };
+        self.try_write(vec![op]).unwrap()[0]
+    }
+
+    pub(super) fn delete(&mut self, name: &str) -> Written {
+        self.try_write(vec![Op::Delete { key: key(name), condition: None }]).unwrap()[0]
+    }
+
+    pub(super) fn try_write(&mut self, ops: Vec<Op>) -> Result<Vec<Written>, WriteError> {
+        let now = self.now();
+        self.engine.write(&ops, now).map(|(written, _)| written)
+    }
+
+    pub(super) fn merge(&mut self, entries: Vec<Entry>) -> Merged {
+        let now = self.now();
+        self.engine.merge(entries, Origin::Delta, now).unwrap().0
+    }
+
+    /// Seals what is due.
+    pub(super) fn seal(&mut self) {
+        let now = self.now();
+        self.engine.seal(now).unwrap();
+    }
+
+    /// Goes to where epoch `FIRST + epoch` is due, seals, and extends.
+    pub(super) fn seal_through(&mut self, epoch: u64) {
+        self.go(self.wall.max((epoch + 1) * 1_000 + 2_000));
+        self.seal();
+        let now = self.now();
+        self.engine.extend(now).unwrap();
+    }
+
+    /// The same, and lets the engine delete what is out of reach then.
+    pub(super) fn seal_all_away(&mut self, epoch: u64) {
+        self.seal_through(epoch);
+        self.seal();
+    }
+
+    pub(super) fn runs(&self) -> Vec<Run> {
+        self.engine.view().runs.iter().map(|sealed| sealed.run).collect()
+    }
+
+    /// What was sealed at `FIRST + epoch`; `None` when it was not.
+    pub(super) fn root_at(&self, epoch: u64) -> Option<Option<Root>> {
+        let epoch = Epoch(FIRST + epoch);
+        self.runs().iter().find(|run| run.from <= epoch && epoch <= run.to).map(|run| run.root)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Bytes> {
+        let entry = self.engine.reader().get(&key(name), self.now()).unwrap()?;
+        let Content::Value(value) = entry.content else { panic!("what is visible has a value") };
+        Some(value)
+    }
+
+    pub(super) fn current(&self, name: &str) -> Entry {
+        self.engine.reader().current(&key(name)).unwrap().unwrap()
+    }
+
+    pub(super) fn state_size(&self) -> u64 {
+        self.engine.reader().seals().state_size
+    }
+
+    /// How many records of a kind there are.
+    pub(super) fn count(&self, tag: u8) -> usize {
+        let mut count = 0;
+        let mut visit = |_: &[u8], _: Bytes| {
+            count += 1;
+            Ok(std::ops::ControlFlow::Continue(()))
+        };
+        self.storage.range(&[tag], &[tag + 1], &mut visit).unwrap();
+        count
+    }
+}
+
+pub(super) fn at(wall: u64, monotonic: u64) -> Now {
+    Now {
+        wall: WallTime(FIRST * 1_000 + wall),
+        monotonic: Monotonic(Duration::from_millis(monotonic)),
+    }
+}
+
+pub(super) fn open(storage: impl Storage, seed: u8, settings: &Settings, now: Now) -> Engine {
+    Engine::open(storage, settings.clone(), signing_key(seed), incarnations(seed, now), now).unwrap()
+}
+
+pub(super) fn put(name: &str, value: &str, condition: Option<Condition>) -> Op {
+    Op::Put { key: key(name), value: Bytes::copy_from_slice(value.as_bytes()), ttl: None, condition }
+}
+
+/// The root over the newest of each key with an epoch of at most `FIRST + epoch`, computed from nothing.
+pub(super) fn expected_root<'a>(entries: impl IntoIterator<Item = &'a Entry>, epoch: u64) -> Option<Root> {
+    let mut newest: BTreeMap<KeyHash, EntryHead> = BTreeMap::new();
+    for entry in entries {
+        if entry.version.hlc.epoch(settings().epoch_length) > Epoch(FIRST + epoch) {
+            continue;
+        }
+        let head = entry.head();
+        let present = newest.entry(head.key_hash).or_insert(head);
+        if !present.dominates(&head) {
+            *present = head;
+        }
+    }
+    apply(newest.into_values(), |_| Ok::<_, std::convert::Infallible>(None)).unwrap().root
+}

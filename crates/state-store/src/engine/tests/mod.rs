@@ -1,0 +1,8 @@
+//! Tests of the engine, on the storage in memory unless they are about the disk.
+
+mod fixture;
+mod merging;
+mod properties;
+mod reading;
+mod sealing;
+mod serving;

@@ -1,0 +1,144 @@
+//! Reads: values of all sizes, pages, comparison with a peer's heads, own nodes, sealed entries.
+
+use bytes::Bytes;
+use lattice_core::model::{Entry, Epoch};
+use lattice_core::tree::Position;
+
+use super::fixture::*;
+use crate::engine::Page;
+use crate::format::keys;
+
+#[test]
+fn values_of_all_sizes_read_back_and_leave_nothing_behind() {
+    let mut store = Store::new(1);
+    for length in [0, 1, 4_096, 4_097, 8_192, 100_000, 1 << 20] {
+        let value = "v".repeat(length);
+        store.put("a", &value);
+        assert_eq!(store.get("a").map(|value| value.len()), Some(length));
+        let restarted = store.restarted();
+        assert_eq!(restarted.get("a"), Some(Bytes::from(value)));
+        store = restarted;
+    }
+    assert_eq!(store.count(keys::PIECE), 256);
+    store.put("a", "small");
+    assert_eq!(store.count(keys::PIECE), 0);
+}
+
+fn list(store: &Store, prefix: &str, start: &str, cursor: &[u8], limit: usize) -> (Vec<String>, Option<Bytes>) {
+    let page = Page {
+        prefix: Bytes::copy_from_slice(prefix.as_bytes()),
+        start: Bytes::copy_from_slice(start.as_bytes()),
+        cursor: Bytes::copy_from_slice(cursor),
+        limit,
+    };
+    let listed = store.engine.reader().list(&page, store.now()).unwrap();
+    (listed.entries.iter().map(|entry| entry.key.to_string()).collect(), listed.next)
+}
+
+#[test]
+fn lists_are_in_key_order_and_pages_follow_each_other() {
+    let mut store = Store::new(1);
+    for name in ["b/2", "a", "b/1", "c", "b/3", "b"] {
+        store.put(name, "x");
+    }
+    store.delete("b/2");
+    store.put_for("b/0", "x", 0);
+    assert_eq!(list(&store, "", "", b"", 100), (["a", "b", "b/1", "b/3", "c"].map(String::from).to_vec(), None));
+    assert_eq!(list(&store, "b/", "", b"", 100).0, ["b/1", "b/3"]);
+    assert_eq!(list(&store, "", "b/2", b"", 100).0, ["b/3", "c"]);
+    assert_eq!(list(&store, "b", "a", b"", 100).0, ["b", "b/1", "b/3"]);
+    assert_eq!(list(&store, "b", "c", b"", 100).0, [""; 0]);
+    let (mut all, mut cursor) = (Vec::new(), Bytes::new());
+    loop {
+        let (names, next) = list(&store, "", "", &cursor, 2);
+        assert!(names.len() <= 2);
+        all.extend(names);
+        match next {
+            Some(next) => cursor = next,
+            None => break,
+        }
+    }
+    assert_eq!(all, ["a", "b", "b/1", "b/3", "c"]);
+}
+
+#[test]
+fn a_page_ends_before_it_grows_too_large() {
+    let mut store = Store::new(1);
+    for number in 0..8 {
+        store.put(&format!("{number}"), &"x".repeat(1 << 20));
+    }
+    let (names, next) = list(&store, "", "", b"", 100);
+    assert_eq!((names.len(), next), (4, Some(Bytes::from("3"))));
+}
+
+#[test]
+fn a_comparison_tells_what_the_live_map_lacks() {
+    let mut store = Store::new(1);
+    let mut known: Vec<Entry> = Vec::new();
+    for number in 0..100 {
+        known.push(entry(&format!("{number}"), 500, Some("x")));
+    }
+    store.merge(known.clone());
+    store.seal_through(2);
+    store.go(6_000);
+    // Pending ones count, too.
+    known.push(entry("pending", 5_500, Some("x")));
+    known.push(entry("7", 5_600, Some("newer")));
+    store.merge(known[100..].to_vec());
+    let mut heads: Vec<_> = known.iter().map(Entry::head).collect();
+    let all = store.engine.reader().compare(&heads, store.now()).unwrap();
+    assert_eq!(all, Default::default());
+    heads.push(entry("8", 600, Some("newer")).head());
+    heads.push(entry("never", 1, None).head());
+    heads.push(entry("9", 499, Some("older")).head());
+    let compared = store.engine.reader().compare(&heads, store.now()).unwrap();
+    assert_eq!((compared.missing, compared.ahead), (vec![102, 103], vec![]));
+}
+
+#[test]
+fn own_nodes_are_the_sealed_ones() {
+    let mut store = Store::new(1);
+    let empty = store.engine.reader().nodes(&[Position::ROOT]).unwrap();
+    assert_eq!((empty.epoch, empty.nodes), (Epoch(0), vec![None]));
+    store.merge((0..100).map(|number| entry(&format!("{number}"), 1, Some("x"))).collect());
+    store.seal_through(0);
+    let child = Position::ROOT.child(3).unwrap();
+    let own = store.engine.reader().nodes(&[Position::ROOT, child]).unwrap();
+    assert_eq!(own.epoch, Epoch(FIRST));
+    let children = own.nodes[0].as_deref().unwrap();
+    assert_eq!(children.iter().map(|child| child.entries).sum::<u64>(), 100);
+    assert_eq!(own.nodes[1], None);
+}
+
+#[test]
+fn sealed_entries_stay_readable_while_seals_go_on() {
+    let mut store = Store::new(1);
+    let entries: Vec<Entry> = (0..500).map(|number| entry(&format!("{number}"), 1, Some("sealed"))).collect();
+    store.merge(entries.clone());
+    store.delete("0");
+    store.put_for("expired", "x", 1);
+    store.seal_through(0);
+    let mut sealed = store.engine.reader().sealed_entries().unwrap();
+    assert_eq!(sealed.seal().epoch, Epoch(FIRST));
+    for epoch in 10..60 {
+        store.go(epoch * 1_000);
+        store.put(&format!("{epoch}"), "newer");
+        store.seal();
+    }
+    store.seal_through(200);
+    let mut read = Vec::new();
+    while let Some(bucket) = sealed.next_bucket().unwrap() {
+        read.extend(bucket);
+    }
+    let mut expected: Vec<Entry> = entries[1..].to_vec();
+    expected.sort_by_key(|entry| entry.key.hash());
+    assert_eq!(read, expected);
+    assert!(store.count(keys::GARBAGE) > 0);
+    drop(sealed);
+    store.seal_through(300);
+    store.seal();
+    assert_eq!(store.count(keys::GARBAGE), 0);
+    let reader = store.engine.reader();
+    let reads: Vec<_> = std::iter::from_fn(|| reader.sealed_entries()).take(9).collect();
+    assert_eq!(reads.len(), 4);
+}

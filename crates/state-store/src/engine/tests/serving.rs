@@ -1,0 +1,245 @@
+//! Answers to peers, checked as a peer would check them.
+
+use lattice_core::exchange::{
+    Anchor, Answer, Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, PageBucket, Reason, WalkAsk,
+};
+use lattice_core::model::{Entry, Epoch, Incarnation, KeyHash};
+use lattice_core::signed::SignedSeal;
+use lattice_core::tree::{FANOUT, Node, Position, Summary};
+
+use super::fixture::*;
+use crate::engine::Question;
+
+fn serve(store: &Store, ask: &Ask) -> Answer {
+    let question = Question { asker: node(2), incarnation: Incarnation([2; 16]), ask };
+    store.engine.reader().serve(question).unwrap()
+}
+
+fn walk(store: &Store, epoch: Option<u64>, positions: &[Position]) -> (SignedSeal, Vec<lattice_core::exchange::WalkNode>) {
+    let nodes = positions.iter().map(|position| WalkAsk { position: *position, mine: None }).collect();
+    let ask = Ask::Walk { epoch: epoch.map(|epoch| Epoch(FIRST + epoch)), nodes };
+    match serve(store, &ask) {
+        Answer::Walk { seal, nodes } => {
+            seal.verify().unwrap();
+            (seal, nodes)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refusal(answer: Answer) -> Reason {
+    match answer {
+        Answer::Refused(refusal) => refusal.reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn filled(count: usize) -> (Store, Vec<Entry>) {
+    let mut store = Store::new(1);
+    let entries: Vec<Entry> = (0..count).map(|number| entry(&format!("key {number}"), 1, Some("x"))).collect();
+    for page in entries.chunks(1_000) {
+        store.merge(page.to_vec());
+    }
+    store.seal_through(0);
+    (store, entries)
+}
+
+/// Walks a store from its root, checking everything; the entries' key hashes by bucket.
+fn buckets(store: &Store, epoch: u64) -> (SignedSeal, Vec<(Position, Vec<KeyHash>)>) {
+    let (seal, nodes) = walk(store, Some(epoch), &[Position::ROOT]);
+    let root = seal.seal.root.unwrap();
+    let top = nodes[0].verify(None, Anchor::Root(&root)).unwrap();
+    let mut todo = vec![(Position::ROOT, top)];
+    let mut found = Vec::new();
+    while let Some((position, node)) = todo.pop() {
+        match node {
+            Node::Bucket(heads) => found.push((position, heads.iter().map(|head| head.key_hash).collect())),
+            Node::Inner(children) => {
+                let places: Vec<(Position, Summary)> = (0u8..)
+                    .zip(children.iter())
+                    .filter(|(_, child)| child.total() > 0)
+                    .map(|(index, child)| (position.child(index).unwrap(), *child))
+                    .collect();
+                let positions: Vec<Position> = places.iter().map(|(place, _)| *place).collect();
+                let (again, nodes) = walk(store, Some(epoch), &positions);
+                assert_eq!(again, seal);
+                for ((place, child), node) in places.iter().zip(&nodes) {
+                    todo.push((*place, node.verify(None, Anchor::Parent(child)).unwrap()));
+                }
+            }
+        }
+    }
+    (seal, found)
+}
+
+#[test]
+fn a_whole_store_is_walked_and_fetched() {
+    let (store, mut entries) = filled(1_000);
+    let (seal, found) = buckets(&store, 0);
+    let root = seal.seal.root.unwrap();
+    let mut fetched = Vec::new();
+    let mut asks: Vec<FetchAsk> =
+        found.into_iter().map(|(position, keys)| FetchAsk { position, keys }).collect();
+    while !asks.is_empty() {
+        let mut room = FETCH_ENTRIES_MAX;
+        let fits = asks.iter().take_while(|ask| {
+            room = room.saturating_sub(ask.keys.len());
+            room > 0
+        });
+        let buckets: Vec<FetchAsk> = asks[..fits.count().clamp(1, 256)].to_vec();
+        let Answer::Fetch { pages, .. } = serve(&store, &Ask::Fetch { epoch: Some(Epoch(FIRST)), buckets }) else {
+            panic!("not a fetch")
+        };
+        for (page, ask) in pages.iter().zip(&asks) {
+            page.verify(&root).unwrap();
+            page.answers(ask).unwrap();
+            let PageBucket::Entries { entries, .. } = &page.bucket else { panic!("not a bucket") };
+            assert_eq!(entries.len(), ask.keys.len());
+            fetched.extend(entries.iter().cloned());
+        }
+        asks.drain(..pages.len());
+    }
+    fetched.sort_by(|a, b| a.key.cmp(&b.key));
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(fetched, entries);
+}
+
+#[test]
+fn a_retained_seal_is_served_as_it_was() {
+    let (mut store, _) = filled(200);
+    let (first, found) = buckets(&store, 0);
+    for epoch in 5..20 {
+        store.go(epoch * 1_000);
+        for number in 0..50 {
+            store.put(&format!("key {number}"), &format!("{epoch}"));
+        }
+        store.delete("key 77");
+        store.seal();
+    }
+    store.seal_through(25);
+    assert_eq!(buckets(&store, 0), (first.clone(), found.clone()));
+    // Its entries as well, also those that were overwritten since.
+    let (position, keys) = found[0].clone();
+    let ask = Ask::Fetch { epoch: Some(Epoch(FIRST)), buckets: vec![FetchAsk { position, keys: keys.clone() }] };
+    let Answer::Fetch { seal, pages } = serve(&store, &ask) else { panic!("not a fetch") };
+    assert_eq!(seal, first);
+    pages[0].verify(&first.seal.root.unwrap()).unwrap();
+    let PageBucket::Entries { entries, .. } = &pages[0].bucket else { panic!("not a bucket") };
+    assert_eq!(entries.len(), keys.len());
+    assert!(entries.iter().all(|entry| entry.version.writer == lattice_core::model::NodeId([9; 32])));
+    // And an epoch of idle time, under its own number.
+    let (seal, _) = walk(&store, Some(3), &[Position::ROOT]);
+    assert_eq!((seal.seal.epoch, seal.seal.root), (Epoch(FIRST + 3), first.seal.root));
+}
+
+#[test]
+fn a_seal_out_of_reach_is_answered_by_the_newest_with_chains() {
+    let (mut store, _) = filled(400);
+    let inner = Position::ROOT.child(5).unwrap();
+    for epoch in 5..60 {
+        store.go(epoch * 1_000);
+        store.put(&format!("key {epoch}"), "newer");
+        store.seal();
+    }
+    store.seal_through(70);
+    let (seal, nodes) = walk(&store, Some(0), &[Position::ROOT, inner]);
+    assert_eq!(seal.seal.epoch, Epoch(FIRST + 70));
+    let root = seal.seal.root.unwrap();
+    for node in &nodes {
+        assert!(node.chain.is_some());
+        node.verify(None, Anchor::Root(&root)).unwrap();
+    }
+    let ask = Ask::Fetch {
+        epoch: Some(Epoch(FIRST)),
+        buckets: vec![FetchAsk { position: inner, keys: Vec::new() }],
+    };
+    let Answer::Fetch { seal, pages } = serve(&store, &ask) else { panic!("not a fetch") };
+    assert_eq!(seal.seal.epoch, Epoch(FIRST + 70));
+    pages[0].verify(&root).unwrap();
+}
+
+#[test]
+fn equal_children_are_left_out() {
+    let (store, _) = filled(400);
+    let (_, nodes) = walk(&store, Some(0), &[Position::ROOT]);
+    let (seal, _) = walk(&store, None, &[Position::ROOT]);
+    let top = nodes[0].verify(None, Anchor::Root(&seal.seal.root.unwrap())).unwrap();
+    let Node::Inner(mut mine) = top else { panic!("400 entries are no bucket") };
+    mine[4] = Summary::EMPTY;
+    let mine: &[Summary; FANOUT] = &mine;
+    let asks = vec![WalkAsk { position: Position::ROOT, mine: Some(Digests::truncate(mine, 8)) }];
+    let Answer::Walk { nodes, .. } = serve(&store, &Ask::Walk { epoch: None, nodes: asks }) else {
+        panic!("not a walk")
+    };
+    let lattice_core::exchange::Shape::Inner { equal, others } = &nodes[0].shape else { panic!("not inner") };
+    assert_eq!((*equal, others.len()), (!(1 << 4), 1));
+}
+
+#[test]
+fn a_bucket_that_split_is_told_as_split() {
+    let mut store = Store::new(1);
+    store.merge((0..20).map(|number| entry(&format!("{number}"), 1, Some("x"))).collect());
+    store.seal_through(0);
+    store.merge((20..60).map(|number| entry(&format!("{number}"), 1_001, Some("x"))).collect());
+    store.seal_through(60);
+    let ask = Ask::Fetch {
+        epoch: Some(Epoch(FIRST)),
+        buckets: vec![FetchAsk { position: Position::ROOT, keys: Vec::new() }],
+    };
+    let Answer::Fetch { seal, pages } = serve(&store, &ask) else { panic!("not a fetch") };
+    assert!(matches!(pages[0].bucket, PageBucket::Split(_)));
+    pages[0].verify(&seal.seal.root.unwrap()).unwrap();
+}
+
+#[test]
+fn an_answer_stops_growing_and_always_brings_the_first_entry() {
+    let mut store = Store::new(1);
+    let large = "x".repeat(1 << 20);
+    let entries: Vec<Entry> = (0..5).map(|number| entry(&format!("{number}"), 1, Some(&large))).collect();
+    store.merge(entries.clone());
+    store.seal_through(0);
+    let mut keys: Vec<KeyHash> = entries.iter().map(|entry| entry.key.hash()).collect();
+    keys.sort();
+    let mut rounds = 0;
+    while !keys.is_empty() {
+        let buckets = vec![FetchAsk { position: Position::ROOT, keys: keys.clone() }];
+        let Answer::Fetch { seal, pages } = serve(&store, &Ask::Fetch { epoch: None, buckets }) else {
+            panic!("not a fetch")
+        };
+        pages[0].verify(&seal.seal.root.unwrap()).unwrap();
+        let PageBucket::Entries { entries, .. } = &pages[0].bucket else { panic!("not a bucket") };
+        assert_eq!(entries.len(), 1);
+        keys.drain(..entries.len());
+        rounds += 1;
+    }
+    assert_eq!(rounds, 5);
+}
+
+#[test]
+fn nothing_to_offer_and_nothing_there_have_names() {
+    let mut store = Store::new(1);
+    let ask = Ask::Walk { epoch: None, nodes: vec![WalkAsk { position: Position::ROOT, mine: None }] };
+    assert_eq!(refusal(serve(&store, &ask)), Reason::Empty);
+    store.seal_through(1);
+    assert_eq!(refusal(serve(&store, &ask)), Reason::Empty);
+    store.put("a", "x");
+    store.seal_through(10);
+    assert_eq!(walk(&store, None, &[Position::ROOT]).1.len(), 1);
+    let below = WalkAsk { position: Position::ROOT.child(1).unwrap(), mine: None };
+    assert_eq!(refusal(serve(&store, &Ask::Walk { epoch: None, nodes: vec![below] })), Reason::Malformed);
+}
+
+#[test]
+fn a_hello_tells_what_was_heard_under_this_incarnation() {
+    let mut store = Store::new(1);
+    let hello = |store: &Store| match serve(store, &Ask::Hello) {
+        Answer::Hello { heard_sequence, heard_epoch } => (heard_sequence, heard_epoch.0),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(hello(&store), (0, 0));
+    store.engine.heard(node(2), Incarnation([2; 16]), 7, Epoch(3)).unwrap();
+    assert_eq!(hello(&store), (7, 3));
+    store.engine.heard(node(2), Incarnation([3; 16]), 1, Epoch(4)).unwrap();
+    assert_eq!(hello(&store), (0, 0));
+    assert_eq!(serve(&store, &Ask::Bye), Answer::Bye);
+}

@@ -1,0 +1,182 @@
+//! What the records are called. Numbers are big-endian, so that order of bytes is order of numbers.
+//!
+//! | key | holds |
+//! |---|---|
+//! | `m` name | of the whole store: `identity`, `state`, `sequence`, `rebuild` |
+//! | `c` key | the entry with the greatest version of a key: what reads see |
+//! | `v` entry digest, index | a piece of a value too long to stand in its entry's record |
+//! | `h` version, key hash | an entry too far ahead of the clock, held until it is due |
+//! | `d` node | what was heard of a peer's incarnations |
+//! | `o` generation, entry digest | an older entry that a tree or a pending epoch still needs |
+//! | `p` generation, epoch, key hash | which entry of a key awaits the sealing of an epoch |
+//! | `n` generation, position, epoch | a node of the tree, as it was from this epoch on |
+//! | `x` generation, expiry, key hash | a sealed entry that will expire |
+//! | `s` generation, first epoch | a run of seals with one root |
+//! | `g` generation, epoch, index | what no tree from this epoch on needs any more |
+
+use lattice_core::model::{Digest, Epoch, Hlc, Key, KeyHash, NodeId, Version};
+use lattice_core::time::WallTime;
+use lattice_core::tree::Position;
+
+pub(crate) const META: u8 = b'm';
+pub(crate) const CURRENT: u8 = b'c';
+pub(crate) const PIECE: u8 = b'v';
+pub(crate) const HELD: u8 = b'h';
+pub(crate) const HEARD: u8 = b'd';
+pub(crate) const OLDER: u8 = b'o';
+pub(crate) const PENDING: u8 = b'p';
+pub(crate) const NODE: u8 = b'n';
+pub(crate) const EXPIRY: u8 = b'x';
+pub(crate) const SEAL: u8 = b's';
+pub(crate) const GARBAGE: u8 = b'g';
+
+/// The records that live under a generation.
+pub(crate) const DERIVED: [u8; 6] = [OLDER, PENDING, NODE, EXPIRY, SEAL, GARBAGE];
+
+/// Which build of the derived records counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Generation(pub(crate) u32);
+
+fn join(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(tag);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+/// A record of the whole store.
+pub(crate) fn meta(name: &str) -> Vec<u8> {
+    join(META, &[name.as_bytes()])
+}
+
+/// The current entry of a key.
+pub(crate) fn current(key: &Key) -> Vec<u8> {
+    join(CURRENT, &[key.as_bytes()])
+}
+
+/// A piece of an entry's value.
+pub(crate) fn piece(entry: &Digest, index: u16) -> Vec<u8> {
+    join(PIECE, &[entry.as_bytes(), &index.to_be_bytes()])
+}
+
+/// A held entry.
+pub(crate) fn held(version: &Version, key_hash: &KeyHash) -> Vec<u8> {
+    join(HELD, &[&version.hlc.0.to_be_bytes(), version.writer.as_bytes(), key_hash.0.as_bytes()])
+}
+
+/// The clock reading in the key of a held entry.
+pub(crate) fn held_hlc(key: &[u8]) -> Option<Hlc> {
+    key.get(1..9).and_then(|bytes| bytes.try_into().ok()).map(|bytes| Hlc(u64::from_be_bytes(bytes)))
+}
+
+/// What was heard of a peer.
+pub(crate) fn heard(node: &NodeId) -> Vec<u8> {
+    join(HEARD, &[node.as_bytes()])
+}
+
+/// The peer of such a record.
+pub(crate) fn heard_node(key: &[u8]) -> Option<NodeId> {
+    NodeId::try_from(key.get(1..)?).ok()
+}
+
+impl Generation {
+    fn key(self, tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let mut key = join(tag, &[&self.0.to_be_bytes()]);
+        parts.iter().for_each(|part| key.extend_from_slice(part));
+        key
+    }
+
+    /// All records of a tag in this generation: `[from, to)`.
+    pub(crate) fn all(self, tag: u8) -> (Vec<u8>, Vec<u8>) {
+        (self.key(tag, &[]), Self(self.0.saturating_add(1)).key(tag, &[]))
+    }
+
+    /// All records of a tag in the generations before this one: `[from, to)`.
+    pub(crate) fn before(self, tag: u8) -> (Vec<u8>, Vec<u8>) {
+        (vec![tag], self.key(tag, &[]))
+    }
+
+    /// An older entry.
+    pub(crate) fn older(self, entry: &Digest) -> Vec<u8> {
+        self.key(OLDER, &[entry.as_bytes()])
+    }
+
+    /// An entry that awaits sealing.
+    pub(crate) fn pending(self, epoch: Epoch, key_hash: &KeyHash) -> Vec<u8> {
+        self.key(PENDING, &[&epoch.0.to_be_bytes(), key_hash.0.as_bytes()])
+    }
+
+    /// The pending entries of `from` and the epochs after it: `[from, to)`.
+    pub(crate) fn pending_from(self, from: Epoch) -> (Vec<u8>, Vec<u8>) {
+        (self.key(PENDING, &[&from.0.to_be_bytes()]), self.all(PENDING).1)
+    }
+
+    /// A node of the tree as of an epoch.
+    pub(crate) fn node(self, position: &Position, epoch: Epoch) -> Vec<u8> {
+        let depth = u8::try_from(position.depth()).expect("a position is at most 64 deep");
+        self.key(NODE, &[&[depth], position.prefix(), &epoch.0.to_be_bytes()])
+    }
+
+    /// A sealed entry that will expire.
+    pub(crate) fn expiry(self, expires: WallTime, key_hash: &KeyHash) -> Vec<u8> {
+        self.key(EXPIRY, &[&expires.millis().to_be_bytes(), key_hash.0.as_bytes()])
+    }
+
+    /// A run of seals.
+    pub(crate) fn seal(self, from: Epoch) -> Vec<u8> {
+        self.key(SEAL, &[&from.0.to_be_bytes()])
+    }
+
+    /// A list of garbage.
+    pub(crate) fn garbage(self, epoch: Epoch, index: u32) -> Vec<u8> {
+        self.key(GARBAGE, &[&epoch.0.to_be_bytes(), &index.to_be_bytes()])
+    }
+}
+
+/// The epoch of a pending entry's or a garbage list's key.
+pub(crate) fn epoch_in(key: &[u8]) -> Option<Epoch> {
+    key.get(5..13).and_then(|bytes| bytes.try_into().ok()).map(|bytes| Epoch(u64::from_be_bytes(bytes)))
+}
+
+/// The epoch at the end of a node's key.
+pub(crate) fn node_epoch(key: &[u8]) -> Option<Epoch> {
+    key.last_chunk().map(|bytes| Epoch(u64::from_be_bytes(*bytes)))
+}
+
+/// The first key after all that begin with `prefix`; `None` when there is none.
+pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_of_keys_is_order_of_epochs() {
+        let generation = Generation(7);
+        let node = |epoch| generation.node(&Position::ROOT, Epoch(epoch));
+        assert!(node(255) < node(256));
+        assert_eq!(node_epoch(&node(300)), Some(Epoch(300)));
+        let hash = KeyHash(Digest([9; 32]));
+        assert_eq!(epoch_in(&generation.pending(Epoch(5), &hash)), Some(Epoch(5)));
+        let (from, to) = generation.all(PENDING);
+        assert!(from <= generation.pending(Epoch(0), &hash) && generation.pending(Epoch(u64::MAX), &hash) < to);
+        let (from, to) = generation.before(PENDING);
+        assert!(from < Generation(6).pending(Epoch(u64::MAX), &hash) && to <= generation.pending(Epoch(0), &hash));
+    }
+
+    #[test]
+    fn prefixes_end_where_the_next_begins() {
+        assert_eq!(after_prefix(b"a"), Some(b"b".to_vec()));
+        assert_eq!(after_prefix(&[1, 0xff]), Some(vec![2]));
+        assert_eq!(after_prefix(&[0xff, 0xff]), None);
+    }
+}

@@ -1,0 +1,194 @@
+//! The file that names a store's folder: read before the database is touched, so that a folder of another
+//! format, engine, cluster or node is refused with nothing written.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use lattice_core::model::NodeId;
+
+use super::VERSION;
+
+const FILE: &str = "FORMAT";
+const BYTES_MAX: u64 = 4_096;
+
+/// What a store's folder says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// What made the database, like `sled`.
+    pub engine: String,
+    /// The cluster whose entries it holds.
+    pub cluster: String,
+    /// The node whose store it is.
+    pub node: NodeId,
+}
+
+/// Why a folder is not our store's.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not one of ours.
+    #[error("{path}: is not the description of a lattice store")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder has another format.
+    #[error("{path}: has format {found}, this release reads {VERSION}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+    },
+    /// The database was made by another engine.
+    #[error("store.engine: {expected:?}, but {path} was made by {found:?}")]
+    Engine {
+        /// The file.
+        path: PathBuf,
+        /// What is configured.
+        expected: String,
+        /// What made it.
+        found: String,
+    },
+    /// The store is of another cluster.
+    #[error("node.cluster: {expected:?}, but {path} is of cluster {found:?}")]
+    Cluster {
+        /// The file.
+        path: PathBuf,
+        /// What is configured.
+        expected: String,
+        /// Its cluster.
+        found: String,
+    },
+    /// The store is another node's.
+    #[error("node.key_file: is of node {expected}, but {path} is of node {found}")]
+    Node {
+        /// The file.
+        path: PathBuf,
+        /// Us.
+        expected: NodeId,
+        /// Whose it is.
+        found: String,
+    },
+    /// There is a database, but nothing says whose.
+    #[error("{path}: is missing beside a database: restore it, or empty the folder")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Manifest {
+    /// Checks that `folder` is ours, or writes that it is when it says nothing. `occupied` tells that it holds
+    /// a database.
+    ///
+    /// # Errors
+    /// [`ManifestError`]; nothing is written then.
+    pub fn claim(&self, folder: &Path, occupied: bool) -> Result<(), ManifestError> {
+        let path = folder.join(FILE);
+        let io = |source| ManifestError::Io { path: path.clone(), source };
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > BYTES_MAX => Err(ManifestError::Malformed { path }),
+            Ok(_) => self.check(&fs::read_to_string(&path).map_err(io)?, path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && occupied => {
+                Err(ManifestError::Missing { path })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.write(folder, &path).map_err(io)
+            }
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    fn check(&self, text: &str, path: PathBuf) -> Result<(), ManifestError> {
+        let mut lines = text.lines();
+        if lines.next() != Some("lattice-store") {
+            return Err(ManifestError::Malformed { path });
+        }
+        let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(' ')).collect();
+        let field = |name: &str| fields.iter().find(|(field, _)| *field == name).map(|(_, value)| *value);
+        // The format comes first: in another one, the rest may be called otherwise.
+        match field("format") {
+            None => return Err(ManifestError::Malformed { path }),
+            Some(found) if found != VERSION.to_string() => {
+                return Err(ManifestError::Format { path, found: found.to_owned() });
+            }
+            Some(_) => {}
+        }
+        let (Some(engine), Some(cluster), Some(node)) = (field("engine"), field("cluster"), field("node")) else {
+            return Err(ManifestError::Malformed { path });
+        };
+        if engine != self.engine {
+            let (expected, found) = (self.engine.clone(), engine.to_owned());
+            return Err(ManifestError::Engine { path, expected, found });
+        }
+        if cluster != self.cluster {
+            let (expected, found) = (self.cluster.clone(), cluster.to_owned());
+            return Err(ManifestError::Cluster { path, expected, found });
+        }
+        if node != self.node.to_string() {
+            return Err(ManifestError::Node { path, expected: self.node, found: node.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Written beside and moved into place: the file is there as a whole, or not at all.
+    fn write(&self, folder: &Path, path: &Path) -> std::io::Result<()> {
+        let draft = folder.join(format!("{FILE}.new"));
+        let mut file = File::create(&draft)?;
+        let Self { engine, cluster, node } = self;
+        write!(file, "lattice-store\nformat {VERSION}\nengine {engine}\ncluster {cluster}\nnode {node}\n")?;
+        file.sync_all()?;
+        fs::rename(&draft, path)?;
+        File::open(folder)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest { engine: "sled".into(), cluster: "lattice".into(), node: NodeId([1; 32]) }
+    }
+
+    #[test]
+    fn a_folder_is_claimed_once_and_then_recognized() {
+        let folder = tempfile::tempdir().unwrap();
+        manifest().claim(folder.path(), false).unwrap();
+        manifest().claim(folder.path(), true).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        manifest().claim(folder.path(), false).unwrap();
+        let refused = |manifest: Manifest| manifest.claim(folder.path(), true).unwrap_err().to_string();
+        let text = refused(Manifest { engine: "redb".into(), ..manifest() });
+        assert!(text.starts_with("store.engine: \"redb\""), "{text}");
+        let text = refused(Manifest { cluster: "other".into(), ..manifest() });
+        assert!(text.starts_with("node.cluster: \"other\""), "{text}");
+        let text = refused(Manifest { node: NodeId([2; 32]), ..manifest() });
+        assert!(text.starts_with("node.key_file:"), "{text}");
+        fs::write(folder.path().join(FILE), "lattice-store\nformat 9\n").unwrap();
+        let text = refused(manifest());
+        assert!(text.ends_with("has format 9, this release reads 1"), "{text}");
+        fs::write(folder.path().join(FILE), "something else").unwrap();
+        assert!(matches!(manifest().claim(folder.path(), true), Err(ManifestError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_database_of_unknown_origin_is_refused_and_nothing_written() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(manifest().claim(folder.path(), true), Err(ManifestError::Missing { .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

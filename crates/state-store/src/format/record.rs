@@ -1,0 +1,188 @@
+//! The contents of the records, save the tree's nodes and the entries themselves. Private to the disk, and
+//! versioned with it: fields are only added.
+
+use bytes::Bytes;
+use lattice_core::model::{EntryHead, Epoch, Incarnation, Key};
+use lattice_core::seal::Run;
+use lattice_proto::{convert, types::v1 as types};
+use prost::Message;
+
+use super::frame::{self, Damaged};
+
+/// `m identity`: whose store this is. Written with the database, changed with the incarnation.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Identity {
+    /// [`super::VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub format: u32,
+    #[prost(string, tag = "2")]
+    pub cluster: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub node: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub incarnation: Bytes,
+    #[prost(uint32, tag = "5")]
+    pub generation: u32,
+    #[prost(uint64, tag = "6")]
+    pub damage_generation: u64,
+    #[prost(uint32, tag = "7")]
+    pub epoch_ms: u32,
+}
+
+/// `m state`: what changes with commits.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct State {
+    /// The next epoch to seal; all before it are sealed.
+    #[prost(uint64, tag = "1")]
+    pub next_epoch: u64,
+    /// The clock's high water.
+    #[prost(fixed64, tag = "2")]
+    pub clock: u64,
+    /// Entries that await sealing.
+    #[prost(uint64, tag = "3")]
+    pub pending: u64,
+    /// Sealed entries up to the expiry mark.
+    #[prost(uint64, tag = "4")]
+    pub expired: u64,
+    /// The expiry mark: the last expiry record that was counted (and removed), without its generation.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub expired_mark: Bytes,
+    /// The number of the next garbage list.
+    #[prost(uint32, tag = "6")]
+    pub garbage_index: u32,
+    /// The next commit's number.
+    #[prost(uint64, tag = "7")]
+    pub commit: u64,
+}
+
+/// `m sequence`: the first announcement sequence that was never handed out.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Sequence {
+    #[prost(uint64, tag = "1")]
+    pub next: u64,
+}
+
+/// `m rebuild`: how far a rebuild of the derived records came. Absent when none is under way.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Rebuild {
+    /// Keys up to this one are done; empty at the start.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub done: Bytes,
+}
+
+/// `d`: a peer's incarnations.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Heard {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub incarnation: Bytes,
+    /// The last ones replaced, oldest first.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub replaced: Vec<Bytes>,
+}
+
+/// `p`: an entry that awaits sealing, as far as the tree needs it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Pending {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    #[prost(message, required, tag = "2")]
+    pub head: types::EntryHead,
+}
+
+/// `s`: a run of seals.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SealRun {
+    #[prost(message, required, tag = "1")]
+    pub run: types::Run,
+    /// The root's entries that had not expired at the end of the last epoch.
+    #[prost(uint64, tag = "2")]
+    pub state_size: u64,
+}
+
+/// `g`: records and entries to delete.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Garbage {
+    /// Keys of tree nodes.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub nodes: Vec<Bytes>,
+    /// Digests of older entries.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub entries: Vec<Bytes>,
+}
+
+/// Any record that holds an entry. The fields of a `types.v1.Entry`, and where its value is when not in it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Stored {
+    #[prost(message, required, tag = "1")]
+    pub entry: types::Entry,
+    /// The value's length and digest, when it stands in pieces of its own; `entry` then says `dropped`.
+    #[prost(message, optional, tag = "2")]
+    pub apart: Option<Apart>,
+}
+
+/// A value that stands apart.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Apart {
+    /// Its length in bytes.
+    #[prost(uint32, tag = "1")]
+    pub length: u32,
+}
+
+/// `v`: a piece of a value.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Piece {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub entry: Bytes,
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub bytes: Bytes,
+}
+
+/// The framed bytes of a record.
+pub(crate) fn encode(key: &[u8], record: &impl Message) -> Bytes {
+    frame::seal(key, &record.encode_to_vec())
+}
+
+/// The record in framed bytes.
+pub(crate) fn decode<Record: Message + Default>(key: &[u8], framed: &Bytes) -> Result<Record, Damaged> {
+    Record::decode(frame::open(key, framed)?).map_err(|error| Damaged::new(key, error))
+}
+
+impl Pending {
+    pub(crate) fn new(key: &Key, head: &EntryHead) -> Self {
+        Self { key: key.clone().into_bytes(), head: head.into() }
+    }
+
+    /// What the record at `at` says.
+    pub(crate) fn parse(self, at: &[u8]) -> Result<(Key, EntryHead), Damaged> {
+        let key = Key::try_from(self.key).map_err(|error| Damaged::new(at, error))?;
+        let head = EntryHead::try_from(self.head).map_err(|error| Damaged::new(at, error))?;
+        match key.hash() == head.key_hash {
+            true => Ok((key, head)),
+            false => Err(Damaged::new(at, "names a key and the hash of another")),
+        }
+    }
+}
+
+impl SealRun {
+    pub(crate) fn new(run: &Run, state_size: u64) -> Self {
+        Self { run: run.into(), state_size }
+    }
+
+    pub(crate) fn parse(self, at: &[u8]) -> Result<(Run, u64), Damaged> {
+        let run = Run::try_from(self.run).map_err(|error| Damaged::new(at, error))?;
+        Ok((run, self.state_size))
+    }
+}
+
+impl State {
+    pub(crate) fn next_epoch(&self) -> Epoch {
+        Epoch(self.next_epoch)
+    }
+}
+
+/// An incarnation in a record.
+pub(crate) fn incarnation(at: &[u8], bytes: &Bytes) -> Result<Incarnation, Damaged> {
+    convert::incarnation("incarnation", bytes).map_err(|error| Damaged::new(at, error))
+}

@@ -1,0 +1,178 @@
+//! `lattice.kv.v1.KeyValue`: what clients write and read, from the wire to the engine and back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lattice_core::model::{Entry, Version};
+use lattice_core::time::WallTime;
+use lattice_proto::convert::{self, InField as _, Invalid};
+use lattice_proto::kv::v1 as wire;
+use lattice_proto::types::v1 as types;
+use lattice_runtime::{Clock, trace};
+use tonic::{Request, Response, Status};
+
+use crate::engine::{Condition, MAX_OPERATIONS, Op, Page, Reader, Written};
+use crate::writer::{Writer, now, status};
+
+/// The most bytes of keys and values in one batch.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// The most entries of a page, and how many when nothing is said.
+const LIMIT_MAX: u32 = 1_000;
+const LIMIT: u32 = 100;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct KeyValue {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    pub(crate) clock: Clock,
+}
+
+impl KeyValue {
+    async fn write_one(&self, op: Op) -> Result<Written, Status> {
+        let written = self.writer.write(vec![op], trace::current_traceparent()).await;
+        // The client named no operations: its own field is what it reads of.
+        let written = written.map_err(|status| {
+            let message = status.message().trim_start_matches("operations[0].").to_owned();
+            Status::new(status.code(), message)
+        })?;
+        written.first().copied().ok_or_else(|| Status::internal("a write was made, but is not told"))
+    }
+}
+
+#[tonic::async_trait]
+impl wire::key_value_server::KeyValue for KeyValue {
+    async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetResponse>, Status> {
+        let request = request.into_inner();
+        let key = convert::key("key", request.key)?;
+        let version_min: Option<Version> = convert::optional("version_min", request.version_min)?;
+        let entry = self.reader.current(&key).map_err(|error| status(&error))?;
+        if let Some(version_min) = version_min {
+            if entry.as_ref().is_none_or(|entry| entry.version < version_min) {
+                return Err(Status::unavailable(format!("version_min: {version_min} is not here yet")));
+            }
+        }
+        let entry = entry.filter(|entry| entry.visible(now(&self.clock).wall));
+        let entry = entry.ok_or_else(|| Status::not_found("key is absent"))?;
+        Ok(Response::new(wire::GetResponse { entry: Some((&entry).into()) }))
+    }
+
+    async fn put(&self, request: Request<wire::PutRequest>) -> Result<Response<wire::PutResponse>, Status> {
+        let written = self.write_one(put(request.into_inner())?).await?;
+        Ok(Response::new(wire::PutResponse {
+            version: Some((&written.version).into()),
+            expires_ms: written.expires.map(WallTime::millis),
+        }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::DeleteResponse>, Status> {
+        let written = self.write_one(delete(request.into_inner())?).await?;
+        Ok(Response::new(wire::DeleteResponse { version: Some((&written.version).into()) }))
+    }
+
+    async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::ListResponse>, Status> {
+        let page = page(request.into_inner())?;
+        let (reader, now) = (self.reader.clone(), now(&self.clock));
+        let listed = blocking(move || reader.list(&page, now)).await?.map_err(|error| status(&error))?;
+        Ok(Response::new(wire::ListResponse {
+            entries: listed.entries.iter().map(types::Entry::from).collect(),
+            next: listed.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn batch(
+        &self,
+        request: Request<wire::BatchRequest>,
+    ) -> Result<Response<wire::BatchResponse>, Status> {
+        let operations = request.into_inner().operations;
+        if operations.is_empty() || operations.len() > MAX_OPERATIONS {
+            let count = operations.len();
+            let problem = format!("takes 1 to {MAX_OPERATIONS}, got {count}");
+            return Err(Invalid::new("operations", problem).into());
+        }
+        let mut ops = Vec::with_capacity(operations.len());
+        for (index, operation) in operations.into_iter().enumerate() {
+            ops.push(op(operation).in_item("operations", index)?);
+        }
+        let bytes: usize = ops.iter().map(Op::bytes).sum();
+        if bytes > BATCH_BYTES_MAX {
+            let problem = format!("take at most {BATCH_BYTES_MAX} bytes together, got {bytes}");
+            return Err(Invalid::new("operations", problem).into());
+        }
+        let written = self.writer.write(ops, trace::current_traceparent()).await?;
+        let versions = written.iter().map(|written| (&written.version).into()).collect();
+        Ok(Response::new(wire::BatchResponse { versions }))
+    }
+}
+
+/// Runs what reads the disk for long where it holds up nobody.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Status::internal(format!("a read ended early: {error}")))
+}
+
+fn op(operation: wire::Operation) -> Result<Op, Invalid> {
+    match operation.operation {
+        Some(wire::operation::Operation::Put(request)) => put(request).map_err(|error| error.within("put")),
+        Some(wire::operation::Operation::Delete(request)) => {
+            delete(request).map_err(|error| error.within("delete"))
+        }
+        None => Err(Invalid::missing("operation")),
+    }
+}
+
+fn put(request: wire::PutRequest) -> Result<Op, Invalid> {
+    if request.ttl_ms == Some(0) {
+        return Err(Invalid::new("ttl_ms", "takes at least 1, got 0"));
+    }
+    Ok(Op::Put {
+        key: convert::key("key", request.key)?,
+        value: convert::value("value", request.value)?,
+        ttl: request.ttl_ms.map(Duration::from_millis),
+        condition: condition(request.condition)?,
+    })
+}
+
+fn delete(request: wire::DeleteRequest) -> Result<Op, Invalid> {
+    let condition = condition(request.condition)?;
+    Ok(Op::Delete { key: convert::key("key", request.key)?, condition })
+}
+
+fn condition(condition: Option<wire::Condition>) -> Result<Option<Condition>, Invalid> {
+    use wire::condition::Condition as Wire;
+    let Some(condition) = condition else { return Ok(None) };
+    match condition.condition {
+        Some(Wire::Absent(true)) => Ok(Some(Condition::Absent)),
+        Some(Wire::Present(true)) => Ok(Some(Condition::Present)),
+        Some(Wire::Absent(false)) => Err(Invalid::new("condition.absent", "takes true, or is left out")),
+        Some(Wire::Present(false)) => Err(Invalid::new("condition.present", "takes true, or is left out")),
+        Some(Wire::Version(version)) => {
+            Ok(Some(Condition::Version(Version::try_from(version).in_field("condition.version")?)))
+        }
+        None => Err(Invalid::missing("condition.condition")),
+    }
+}
+
+fn page(request: wire::ListRequest) -> Result<Page, Invalid> {
+    let bounded = |field: &str, bytes: &Bytes| match bytes.len() {
+        0..=lattice_core::model::KEY_BYTES_MAX => Ok(()),
+        length => Err(Invalid::new(field, format!("takes at most 1024 bytes, got {length}"))),
+    };
+    bounded("prefix", &request.prefix)?;
+    bounded("start", &request.start)?;
+    bounded("cursor", &request.cursor)?;
+    let limit = match request.limit {
+        0 => LIMIT,
+        limit @ 1..=LIMIT_MAX => limit,
+        limit => return Err(Invalid::new("limit", format!("takes 1 to {LIMIT_MAX}, got {limit}"))),
+    };
+    Ok(Page { prefix: request.prefix, start: request.start, cursor: request.cursor, limit: limit as usize })
+}
+
+/// Entries as they travel.
+pub(crate) fn entries(entries: &[Entry]) -> Vec<types::Entry> {
+    entries.iter().map(types::Entry::from).collect()
+}

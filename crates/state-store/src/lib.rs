@@ -1,0 +1,23 @@
+//! The state store: entries on disk, the Merkle tree over them, signed seals, and answers to peers.
+//!
+//! - [`storage`]: one ordered keyspace with durable batches; sled, and a twin in memory.
+//! - [`format`]: what the records are called, and what they hold.
+//! - [`engine`]: the store without threads, sockets or clocks; all decisions about entries and seals.
+//! - [`challenges`], [`peers`]: signed requests and answers between nodes.
+//! - `writer`: the one thread that writes, commits in groups, and seals between them.
+//! - [`service`], with `kv` and `state`: the gRPC services, from start to end.
+
+pub mod challenges;
+pub mod engine;
+pub mod format;
+mod kv;
+mod metrics;
+pub mod peers;
+pub mod service;
+mod state;
+pub mod storage;
+mod writer;
+
+pub use engine::{Engine, Now, Reader, Settings};
+pub use service::{Error, Service};
+pub use storage::{MemoryStorage, SledStorage, Storage};

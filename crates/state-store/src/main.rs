@@ -1,0 +1,30 @@
+//! The state store as a process of its own; see the library.
+
+use std::process::ExitCode;
+
+use lattice_runtime::config::Listen;
+use lattice_runtime::process::{self, Failure};
+use lattice_runtime::{Config, Runtime};
+use state_store::Service;
+use tokio_util::sync::CancellationToken;
+
+struct StateStore;
+
+impl process::Service for StateStore {
+    const NAME: &'static str = "state-store";
+    const ABOUT: &'static str = "Keeps a Lattice node's entries on disk, seals them, and answers peers";
+
+    fn health_at(config: &Config) -> Listen {
+        config.store.listen.clone()
+    }
+
+    async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
+        let mut service = Service::bind(&config, &runtime).await?;
+        service.listen().await?;
+        Ok(service.run(shutdown).await?)
+    }
+}
+
+fn main() -> ExitCode {
+    process::service_main::<StateStore>()
+}

@@ -1,0 +1,164 @@
+//! Answers peers' signed requests. Whatever is wrong with one becomes a signed refusal.
+//!
+//! Both entrances, libp2p and HTTP, lead here, so that a request replayed from the one to the other is noticed.
+//! Every answer to a trusted sender carries a fresh challenge for its next request.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use lattice_core::exchange::{Answer, Ask, Reason, Refusal, Request, Response};
+use lattice_core::model::NodeId;
+use lattice_core::signed::Signed;
+use lattice_proto::codec::{Header, Refused, RequestChecks, open_request, sign_response};
+use lattice_proto::store::v1::Asked;
+
+use crate::challenges::{Challenge, Challenges};
+use crate::engine::{Now, Question, Reader};
+
+/// Answers peers for one store.
+pub struct Peers {
+    reader: Reader,
+    trusted: RwLock<BTreeSet<NodeId>>,
+    challenges: Mutex<Challenges>,
+}
+
+/// Random bytes for one answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Random {
+    /// The answer's nonce.
+    pub nonce: [u8; 16],
+    /// The challenge issued with it.
+    pub challenge: Challenge,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub struct Exchanged {
+    /// The signed answer; `None` when not even the request's header could be read.
+    pub response: Option<Signed>,
+    /// Why it was refused, if it was.
+    pub refused: Option<Refusal>,
+    /// What an accepted request tells the coordinator.
+    pub asked: Option<Asked>,
+}
+
+impl Peers {
+    /// Answers with what `reader` reads, to members alone.
+    pub fn new(reader: Reader, trusted: BTreeSet<NodeId>) -> Self {
+        Self { reader, trusted: RwLock::new(trusted), challenges: Mutex::new(Challenges::new()) }
+    }
+
+    /// Changes who is a member.
+    pub fn set_trust(&self, trusted: BTreeSet<NodeId>) {
+        self.challenges().retain(|sender| trusted.contains(sender));
+        *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = trusted;
+    }
+
+    /// Whether a node is a member.
+    pub fn trusts(&self, node: &NodeId) -> bool {
+        self.trusted.read().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
+
+    /// Answers a request. Reads the disk.
+    pub fn exchange(&self, signed: &Signed, now: Now, random: Random) -> Exchanged {
+        let settings = self.reader.settings();
+        let opened = open_request(
+            signed,
+            RequestChecks {
+                cluster: &settings.cluster,
+                node: self.reader.node(),
+                trusted: &|sender| self.trusts(sender),
+                incarnation_ok: &|sender, incarnation| self.reader.incarnation_ok(sender, incarnation),
+                take_challenge: &mut |sender, challenge| {
+                    self.challenges().take(sender, challenge, now.monotonic)
+                },
+            },
+        );
+        let (header, answer, asked) = match opened {
+            Ok((header, request)) => {
+                let answer = self.answer(&header, &request);
+                let accepted = match &answer {
+                    // It was in order; there was only nothing to give.
+                    Answer::Refused(refusal) => refusal.reason == Reason::Empty,
+                    Answer::Hello { .. } | Answer::Walk { .. } | Answer::Fetch { .. } | Answer::Bye => true,
+                };
+                let asked = accepted.then(|| asked(&header, &request)).flatten();
+                (header, answer, asked)
+            }
+            Err(refused) => {
+                let refusal = refused.refusal();
+                let Refused { header: Some(header), .. } = refused else {
+                    return Exchanged { response: None, refused: Some(refusal), asked: None };
+                };
+                (*header, Answer::Refused(refusal), None)
+            }
+        };
+        let refused = match &answer {
+            Answer::Refused(refusal) => Some(refusal.clone()),
+            Answer::Hello { .. } | Answer::Walk { .. } | Answer::Fetch { .. } | Answer::Bye => None,
+        };
+        Exchanged { response: Some(self.respond(signed, &header, answer, now, random)), refused, asked }
+    }
+
+    /// A signed refusal, without a look at the rest of the request: for when there is no time for one.
+    pub fn refuse(&self, signed: &Signed, refusal: Refusal, now: Now, random: Random) -> Option<Signed> {
+        let (header, _) = lattice_proto::codec::read_header(signed).ok()?;
+        Some(self.respond(signed, &header, Answer::Refused(refusal), now, random))
+    }
+
+    fn answer(&self, header: &Header, request: &Request) -> Answer {
+        let ours = self.reader.settings().epoch_length;
+        if let Some(carried) = &request.announcement {
+            let theirs = carried.announcement.epoch_length;
+            if theirs != ours {
+                let detail = format!("epoch_ms: this node has {}, got {}", ours.0, theirs.0);
+                return Answer::Refused(Refusal { reason: Reason::Malformed, detail });
+            }
+        }
+        let question =
+            Question { asker: header.sender, incarnation: header.incarnation, ask: &request.ask };
+        self.reader.serve(question).unwrap_or_else(|error| {
+            tracing::error!(peer = %header.sender, %error, "serve a peer");
+            Answer::Refused(Refusal {
+                reason: Reason::Unavailable,
+                detail: "the store cannot read what was asked for".to_owned(),
+            })
+        })
+    }
+
+    fn respond(&self, request: &Signed, header: &Header, answer: Answer, now: Now, random: Random) -> Signed {
+        let next_challenge = match self.trusts(&header.sender) {
+            true => self.challenges().issue(header.sender, random.challenge, now.monotonic).to_vec(),
+            false => Vec::new(),
+        };
+        let response = Response { next_challenge, time: now.wall, answer };
+        let header = Header {
+            // Whoever was addressed by mistake, it is we who answer.
+            sender: self.reader.node(),
+            cluster: self.reader.settings().cluster.clone(),
+            ..header.answer(request, self.reader.view().incarnation, random.nonce)
+        };
+        sign_response(&header, &response, self.reader.key())
+    }
+
+    fn challenges(&self) -> MutexGuard<'_, Challenges> {
+        // Challenges are issued and spent by single changes, so that a panic elsewhere leaves them in order.
+        self.challenges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a request tells the coordinator, if anything.
+fn asked(header: &Header, request: &Request) -> Option<Asked> {
+    let ended = matches!(request.ask, Ask::Bye);
+    if request.announcement.is_none() && !ended {
+        return None;
+    }
+    Some(Asked {
+        node: Bytes::copy_from_slice(header.sender.as_bytes()),
+        announcement: request.announcement.as_ref().map(Into::into),
+        pull: request.pull.map_or(0, |pull| pull.id),
+        in_kind: request.pull.is_some_and(|pull| pull.in_kind),
+        ended,
+    })
+}

@@ -1,0 +1,282 @@
+//! The store as a service: opens files, answers gRPC, runs the writer, and ends in order.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lattice_core::model::{EpochLength, Incarnation, NodeId};
+use lattice_proto::kv::v1::key_value_server::KeyValueServer;
+use lattice_proto::store::v1::state_store_server::StateStoreServer;
+use lattice_runtime::config::{self, Listen};
+use lattice_runtime::grpc::{self, HealthReporter, MESSAGE_BYTES_MAX, ServingStatus};
+use lattice_runtime::http::BindError;
+use lattice_runtime::identity::{self, DataDir, NodeKey};
+use lattice_runtime::process::Failure;
+use lattice_runtime::{Clock, Config, Runtime, TaskGroup, entropy, tasks};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::engine::{self, Engine, Reader, Settings};
+use crate::format::{Manifest, ManifestError};
+use crate::kv::KeyValue;
+use crate::metrics::Metrics;
+use crate::peers::Peers;
+use crate::state::{self, StateStore};
+use crate::storage::{self, MemoryStorage, SledStorage};
+use crate::writer::{self, Writer};
+
+/// The store's folder in the node's.
+const FOLDER: &str = "store";
+/// How long calls in flight get at the end, and the writer after them.
+const GRACE: Duration = Duration::from_secs(10);
+/// The services whose health is told.
+const NAMES: [&str; 3] = ["", "lattice.kv.v1.KeyValue", "lattice.store.v1.StateStore"];
+
+/// Why the store does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The node's key or folder is refused.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// The store's folder is not ours.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The database does not open.
+    #[error(transparent)]
+    Storage(#[from] storage::OpenError),
+    /// The database is not ours, or damaged.
+    #[error(transparent)]
+    Engine(#[from] engine::OpenError),
+    /// The configuration is refused.
+    #[error("store.epoch_ms: takes 1 to 3600000, got {0}")]
+    EpochLength(u64),
+    /// The port is not to be had.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// Reflection does not load.
+    #[error(transparent)]
+    Reflection(#[from] grpc::ReflectionError),
+    /// The writer's thread does not start.
+    #[error("start the writer: {0}")]
+    Thread(std::io::Error),
+    /// Opening panicked or was cancelled.
+    #[error("open the store: {0}")]
+    Open(String),
+    /// A part of it failed, or did not end in time.
+    #[error(transparent)]
+    Tasks(#[from] tasks::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Identity(error) => error.into(),
+            Error::EpochLength(_) => Self::config(error),
+            Error::Listen(error) => error.into(),
+            Error::Tasks(error) => error.into(),
+            Error::Manifest(_)
+            | Error::Storage(_)
+            | Error::Engine(_)
+            | Error::Reflection(_)
+            | Error::Thread(_)
+            | Error::Open(_) => Self::refused(error),
+        }
+    }
+}
+
+/// The store, open and not yet running.
+pub struct Service {
+    listen: Listen,
+    server: Option<grpc::Server>,
+    routes: Routes,
+    reader: Reader,
+    writer: Writer,
+    idle: writer::Idle,
+    health: HealthReporter,
+    tasks: TaskGroup,
+}
+
+impl Service {
+    /// Opens the store's files; makes what is not there yet, the node's key included. Nothing runs before
+    /// [`Self::run`]. Call it inside the runtime.
+    ///
+    /// # Errors
+    /// [`Error`], one line that names what is wrong; a folder that is not this node's is left as it is.
+    pub async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, Error> {
+        let opened = {
+            let (config, clock) = (config.clone(), runtime.clock.clone());
+            tokio::task::spawn_blocking(move || open(&config, &clock)).await
+        };
+        let engine = opened.map_err(|error| Error::Open(error.to_string()))??;
+        let reader = engine.reader();
+        let metrics = Metrics::register(&runtime.metrics);
+        let (writer, idle) = writer::writer(engine, runtime.clock.clone(), metrics.clone());
+        let tasks = TaskGroup::new("state-store");
+
+        let trusted: BTreeSet<NodeId> = config.node.trusted_keys.iter().copied().map(NodeId).collect();
+        let state = StateStore {
+            reader: reader.clone(),
+            writer: writer.clone(),
+            peers: Arc::new(Peers::new(reader.clone(), trusted)),
+            asked: broadcast::Sender::new(state::ASKED_MAX),
+            exchanges: state::exchanges(),
+            clock: runtime.clock.clone(),
+            tasks: tasks.clone(),
+            metrics,
+        };
+        let key_value =
+            KeyValue { reader: reader.clone(), writer: writer.clone(), clock: runtime.clock.clone() };
+        let (health, health_service) = grpc::health();
+        for name in NAMES {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
+        let routes = Routes::new(
+            KeyValueServer::new(key_value)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            StateStoreServer::new(state)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(health_service)
+        .add_service(grpc::reflection(&[lattice_proto::DESCRIPTORS])?);
+        let listen = config.store.listen.clone();
+        Ok(Self { listen, server: None, routes, reader, writer, idle, health, tasks })
+    }
+
+    /// Opens `store.listen` too, for a store with a process of its own.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when the port cannot be had.
+    pub async fn listen(&mut self) -> Result<(), Error> {
+        self.server = Some(grpc::Server::bind("store.listen", &self.listen).await?);
+        Ok(())
+    }
+
+    /// Where it listens, with the actual port; `None` when it has no socket.
+    pub fn local_addr(&self) -> Option<Listen> {
+        self.server.as_ref().map(grpc::Server::local)
+    }
+
+    /// `KeyValue`, `StateStore`, health and reflection, to be mounted in memory.
+    pub fn routes(&self) -> Routes {
+        self.routes.clone()
+    }
+
+    /// The group whose tasks in-memory handlers are: `grpc::in_memory(service.routes(), service.tasks())`.
+    pub fn tasks(&self) -> &TaskGroup {
+        &self.tasks
+    }
+
+    /// Reads the store directly, in the same process.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Runs until `shutdown`; then finishes the calls in flight, lets the writer commit what waits, and
+    /// returns.
+    ///
+    /// # Errors
+    /// [`Error`] when a part of it failed, or did not end in time.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { server, routes, writer, idle, health, tasks, .. } = self;
+        let failed = writer.published.failed.subscribe();
+        let (thread, mut ended) = idle.start().map_err(Error::Thread)?;
+        let stopping = tasks.token();
+        let (done, writing) = tokio::sync::oneshot::channel();
+        tasks.spawn_essential("writer", async move {
+            tokio::select! {
+                end = &mut ended => {
+                    let why = if end.is_ok() { "ended" } else { "panicked" };
+                    anyhow::bail!("the writer {why}");
+                }
+                () = stopping.cancelled() => {}
+            }
+            // Handed back: it goes on until the calls in flight have been answered.
+            let _ = done.send(ended);
+            Ok(())
+        });
+        let stopping = tasks.token();
+        tasks.spawn("health", async move {
+            report(health, failed, stopping).await;
+            Ok(())
+        });
+        if let Some(server) = server {
+            tracing::info!(listen = %server.local(), "state-store serves");
+            let stopping = tasks.token();
+            tasks.spawn_essential("serve", async move {
+                server.serve(routes, stopping).await;
+                Ok(())
+            });
+        }
+        let outcome = tasks.run_until(shutdown, GRACE).await;
+        if let Ok(ended) = writing.await {
+            let stopped = tokio::task::spawn_blocking(move || writer.stop());
+            let in_time = tokio::time::timeout(GRACE, async { (stopped.await, ended.await) }).await;
+            if in_time.is_ok() {
+                // It has ended: this does not wait.
+                let _ = thread.join();
+            } else {
+                tracing::error!("the writer did not end in time");
+            }
+        }
+        Ok(outcome?)
+    }
+}
+
+/// Turns readiness off once a commit has failed.
+async fn report(health: HealthReporter, mut failed: watch::Receiver<bool>, stopping: CancellationToken) {
+    let has_failed = tokio::select! {
+        seen = failed.wait_for(|failed| *failed) => seen.is_ok(),
+        () = stopping.cancelled() => false,
+    };
+    if has_failed {
+        for name in NAMES {
+            health.set_service_status(name, ServingStatus::NotServing).await;
+        }
+    }
+}
+
+/// Opens the engine on what the configuration names.
+fn open(config: &Config, clock: &Clock) -> Result<Engine, Error> {
+    let settings = settings(config)?;
+    let data_dir = DataDir::open(&config.node.data_dir, &config.node.cluster)?;
+    let key = NodeKey::load_or_create(&config.node.key_file)?;
+    let incarnations = Box::new(|| Incarnation(entropy::bytes()));
+    let now = writer::now(clock);
+    let signing = key.signing_key().clone();
+    match config.store.engine {
+        config::Engine::Memory => {
+            Ok(Engine::open(MemoryStorage::new(), settings, signing, incarnations, now)?)
+        }
+        config::Engine::Sled => {
+            let folder = data_dir.folder(FOLDER)?;
+            let storage = open_sled(&folder, config, NodeId(key.public()))?;
+            Ok(Engine::open(storage, settings, signing, incarnations, now)?)
+        }
+    }
+}
+
+fn open_sled(folder: &Path, config: &Config, node: NodeId) -> Result<SledStorage, Error> {
+    let manifest = Manifest { engine: "sled".to_owned(), cluster: config.node.cluster.clone(), node };
+    manifest.claim(folder, SledStorage::exists(folder))?;
+    Ok(SledStorage::open(folder, config.store.cache_mb << 20)?)
+}
+
+fn settings(config: &Config) -> Result<Settings, Error> {
+    let epoch_ms = u32::try_from(config.store.epoch_ms).ok().and_then(NonZeroU32::new);
+    Ok(Settings {
+        cluster: config.node.cluster.clone(),
+        epoch_length: EpochLength(epoch_ms.ok_or(Error::EpochLength(config.store.epoch_ms))?),
+        settle: Duration::from_millis(config.store.settle_ms),
+        settle_max: Duration::from_millis(config.store.settle_max_ms),
+        retain_epochs: config.store.retain_epochs,
+        max_clock_drift: config.node.max_clock_drift,
+        confirm_after: config.coordinator.peerless_timeout,
+    })
+}

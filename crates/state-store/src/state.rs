@@ -1,0 +1,288 @@
+//! `lattice.store.v1.StateStore`: what the store does for its siblings.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
+use lattice_core::exchange::{Reason, Refusal};
+use lattice_core::model::Epoch;
+use lattice_core::signed::Signed;
+use lattice_proto::convert::{self, Invalid};
+use lattice_proto::store::v1 as wire;
+use lattice_proto::types::v1 as types;
+use lattice_runtime::{Clock, TaskGroup, entropy};
+use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+
+use crate::engine::{Origin, Reader, SealedEntries};
+use crate::kv::{blocking, entries};
+use crate::metrics::Metrics;
+use crate::peers::{Peers, Random};
+use crate::writer::{LocalWrites, Writer, now, status};
+
+/// Peers that are answered at the same time; the next one is told to ask later.
+const EXCHANGES_MAX: usize = 32;
+/// Accepted requests that a slow coordinator may fall behind.
+pub(crate) const ASKED_MAX: usize = 256;
+/// The most sequence numbers reserved at once.
+const RESERVE_MAX: u32 = 10_000;
+/// The most trusted keys.
+const TRUSTED_MAX: usize = 4_096;
+/// The longest that one reads all sealed entries: meanwhile their tree is kept.
+const SEALED_ENTRIES_TIME: Duration = Duration::from_secs(300);
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct StateStore {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) asked: broadcast::Sender<wire::Asked>,
+    pub(crate) exchanges: Arc<Semaphore>,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: TaskGroup,
+    pub(crate) metrics: Metrics,
+}
+
+/// Room for as many exchanges as are answered at a time.
+pub(crate) fn exchanges() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(EXCHANGES_MAX))
+}
+
+type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl StateStore {
+    /// A stream that ends with the service, so that its readers do not hold up the end.
+    fn until_stopped<T: 'static>(&self, items: impl Stream<Item = Result<T, Status>> + Send + 'static) -> Items<T> {
+        Box::pin(items.take_until(self.tasks.token().cancelled_owned()))
+    }
+
+    async fn answer(&self, signed: Signed) -> Result<Signed, Status> {
+        let random = Random { nonce: entropy::bytes(), challenge: entropy::bytes() };
+        let now = now(&self.clock);
+        let Ok(room) = Arc::clone(&self.exchanges).try_acquire_owned() else {
+            self.metrics.exchanged(Some(Reason::Busy));
+            let detail = format!("{EXCHANGES_MAX} requests are being answered: ask later");
+            let refusal = Refusal { reason: Reason::Busy, detail };
+            return self.peers.refuse(&signed, refusal, now, random).ok_or_else(unreadable);
+        };
+        let peers = Arc::clone(&self.peers);
+        let span = tracing::Span::current();
+        let exchanged = blocking(move || {
+            let _room = room;
+            span.in_scope(|| peers.exchange(&signed, now, random))
+        });
+        let exchanged = exchanged.await?;
+        self.metrics.exchanged(exchanged.refused.as_ref().map(|refusal| refusal.reason));
+        if let Some(asked) = exchanged.asked {
+            // Nobody may be watching.
+            let _ = self.asked.send(asked);
+        }
+        let refused = exchanged.refused;
+        exchanged.response.ok_or_else(|| match refused {
+            Some(refusal) => Status::invalid_argument(refusal.detail),
+            None => unreadable(),
+        })
+    }
+}
+
+fn unreadable() -> Status {
+    Status::invalid_argument("request: is not a readable envelope")
+}
+
+#[tonic::async_trait]
+impl wire::state_store_server::StateStore for StateStore {
+    type WatchSealsStream = Items<wire::SealsResponse>;
+    type WatchLocalWritesStream = Items<wire::LocalWrites>;
+    type WatchAskedStream = Items<wire::Asked>;
+    type SealedEntriesStream = Items<wire::SealedEntriesResponse>;
+
+    async fn merge(&self, request: Request<wire::MergeRequest>) -> Result<Response<wire::MergeResponse>, Status> {
+        let (entries, origin) = convert::merge(request.into_inner())?;
+        let origin = match origin {
+            wire::Origin::Pull => Origin::Pull,
+            wire::Origin::Delta => Origin::Delta,
+            wire::Origin::Unspecified => return Err(Invalid::missing("origin").into()),
+        };
+        let merged = self.writer.merge(entries, origin).await?;
+        Ok(Response::new(wire::MergeResponse {
+            merged: merged.merged,
+            known: merged.known,
+            held: merged.held,
+            dropped: merged.dropped,
+        }))
+    }
+
+    async fn seals(&self, _: Request<wire::SealsRequest>) -> Result<Response<wire::SealsResponse>, Status> {
+        self.writer.extend().await?;
+        Ok(Response::new((&self.reader.seals()).into()))
+    }
+
+    async fn watch_seals(
+        &self,
+        _: Request<wire::WatchSealsRequest>,
+    ) -> Result<Response<Self::WatchSealsStream>, Status> {
+        let seals = WatchStream::new(self.writer.published.seals.subscribe());
+        Ok(Response::new(self.until_stopped(seals.map(|seals| Ok((&seals).into())))))
+    }
+
+    async fn watch_local_writes(
+        &self,
+        _: Request<wire::WatchLocalWritesRequest>,
+    ) -> Result<Response<Self::WatchLocalWritesStream>, Status> {
+        let local = self.writer.published.local.subscribe();
+        let messages = stream::unfold((local, None), |(mut local, expected)| async move {
+            let message = next_of(&mut local).await?;
+            let next = message.before + message.entries.len() as u64;
+            let message = local_writes(&message, expected);
+            Some((Ok(message), (local, Some(next))))
+        });
+        Ok(Response::new(self.until_stopped(messages)))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<wire::ExchangeRequest>,
+    ) -> Result<Response<wire::ExchangeResponse>, Status> {
+        let signed: Signed = convert::required("request", request.into_inner().request)?;
+        let response = self.answer(signed).await?;
+        Ok(Response::new(wire::ExchangeResponse { response: Some((&response).into()) }))
+    }
+
+    async fn watch_asked(
+        &self,
+        _: Request<wire::WatchAskedRequest>,
+    ) -> Result<Response<Self::WatchAskedStream>, Status> {
+        let asked = self.asked.subscribe();
+        let messages = stream::unfold(asked, |mut asked| async move {
+            let message = next_of(&mut asked).await?;
+            Some((Ok(message), asked))
+        });
+        Ok(Response::new(self.until_stopped(messages)))
+    }
+
+    async fn nodes(&self, request: Request<wire::NodesRequest>) -> Result<Response<wire::NodesResponse>, Status> {
+        let positions = convert::positions(request.into_inner())?;
+        let reader = self.reader.clone();
+        let own = blocking(move || reader.nodes(&positions)).await?.map_err(|error| status(&error))?;
+        let nodes = own.nodes.iter().map(|children| children.as_deref().into()).collect();
+        Ok(Response::new(wire::NodesResponse { epoch: own.epoch.0, nodes }))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<wire::CompareRequest>,
+    ) -> Result<Response<wire::CompareResponse>, Status> {
+        let heads = convert::compare_heads(request.into_inner())?;
+        let (reader, now) = (self.reader.clone(), now(&self.clock));
+        let compared = blocking(move || reader.compare(&heads, now)).await?.map_err(|error| status(&error))?;
+        Ok(Response::new(wire::CompareResponse { missing: compared.missing, ahead: compared.ahead }))
+    }
+
+    async fn reserve_sequence(
+        &self,
+        request: Request<wire::ReserveSequenceRequest>,
+    ) -> Result<Response<wire::ReserveSequenceResponse>, Status> {
+        let count = request.into_inner().count;
+        if !(1..=RESERVE_MAX).contains(&count) {
+            return Err(Invalid::new("count", format!("takes 1 to {RESERVE_MAX}, got {count}")).into());
+        }
+        let (first, incarnation) = self.writer.reserve(count).await?;
+        let incarnation = Bytes::copy_from_slice(&incarnation.0);
+        Ok(Response::new(wire::ReserveSequenceResponse { first, count, incarnation }))
+    }
+
+    async fn heard(&self, request: Request<wire::HeardRequest>) -> Result<Response<wire::HeardResponse>, Status> {
+        let request = request.into_inner();
+        let node = convert::node("node", &request.node)?;
+        let incarnation = convert::incarnation("incarnation", &request.incarnation)?;
+        if !self.peers.trusts(&node) {
+            return Err(Invalid::new("node", format!("{node} is not among the trusted keys")).into());
+        }
+        self.writer.heard(node, incarnation, request.sequence, Epoch(request.epoch)).await?;
+        Ok(Response::new(wire::HeardResponse {}))
+    }
+
+    async fn reincarnate(
+        &self,
+        request: Request<wire::ReincarnateRequest>,
+    ) -> Result<Response<wire::ReincarnateResponse>, Status> {
+        let replaced = convert::incarnation("incarnation", &request.into_inner().incarnation)?;
+        let incarnation = self.writer.reincarnate(replaced).await?;
+        let incarnation = Bytes::copy_from_slice(&incarnation.0);
+        Ok(Response::new(wire::ReincarnateResponse { incarnation }))
+    }
+
+    async fn set_trust(
+        &self,
+        request: Request<wire::SetTrustRequest>,
+    ) -> Result<Response<wire::SetTrustResponse>, Status> {
+        let nodes = convert::nodes("nodes", &request.into_inner().nodes, TRUSTED_MAX)?;
+        self.peers.set_trust(BTreeSet::from_iter(nodes));
+        Ok(Response::new(wire::SetTrustResponse {}))
+    }
+
+    async fn sealed_entries(
+        &self,
+        _: Request<wire::SealedEntriesRequest>,
+    ) -> Result<Response<Self::SealedEntriesStream>, Status> {
+        let sealed = self.reader.sealed_entries();
+        let sealed = sealed.ok_or_else(|| {
+            Status::resource_exhausted("too many read all sealed entries: try again later")
+        })?;
+        let seal = wire::SealedEntriesResponse { seal: Some(sealed.seal().into()), entries: Vec::new() };
+        let until = self.clock.monotonic() + SEALED_ENTRIES_TIME;
+        let clock = self.clock.clone();
+        let buckets = stream::unfold(Some(sealed), move |sealed| {
+            let clock = clock.clone();
+            async move {
+                let sealed = sealed?;
+                if clock.monotonic() > until {
+                    return Some((Err(Status::deadline_exceeded("reading took too long")), None));
+                }
+                next_bucket(sealed).await
+            }
+        });
+        Ok(Response::new(self.until_stopped(stream::iter([Ok(seal)]).chain(buckets))))
+    }
+}
+
+type NextBucket = Option<(Result<wire::SealedEntriesResponse, Status>, Option<SealedEntries>)>;
+
+async fn next_bucket(mut sealed: SealedEntries) -> NextBucket {
+    let read = blocking(move || (sealed.next_bucket(), sealed)).await;
+    match read {
+        Ok((Ok(Some(bucket)), sealed)) => {
+            let message = wire::SealedEntriesResponse { seal: None, entries: entries(&bucket) };
+            Some((Ok(message), Some(sealed)))
+        }
+        Ok((Ok(None), _)) => None,
+        Ok((Err(error), _)) => Some((Err(status(&error)), None)),
+        Err(status) => Some((Err(status), None)),
+    }
+}
+
+/// The next message for a reader who may have fallen behind.
+async fn next_of<T: Clone>(messages: &mut broadcast::Receiver<T>) -> Option<T> {
+    loop {
+        match messages.recv().await {
+            Ok(message) => return Some(message),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return None,
+        }
+    }
+}
+
+/// A message of local writes; `expected` is the number of the write that the reader would see next.
+fn local_writes(message: &LocalWrites, expected: Option<u64>) -> wire::LocalWrites {
+    wire::LocalWrites {
+        entries: message.entries.iter().map(types::Entry::from).collect(),
+        missed: expected.map_or(0, |expected| message.before.saturating_sub(expected)),
+        traceparent: message.traceparent.clone(),
+    }
+}

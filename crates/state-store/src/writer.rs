@@ -1,0 +1,464 @@
+//! The one writer: a thread that owns the engine, commits changes in groups, and seals between them.
+//!
+//! Whoever wants something changed leaves a command and waits. The writer takes what is there, stages it,
+//! commits once, and only then tells those who waited. A commit that fails is told to all of them; nothing is
+//! written after it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lattice_core::model::{Entry, Epoch, Incarnation, NodeId};
+use lattice_core::time::{Monotonic, WallTime};
+use lattice_proto::convert::Seals;
+use lattice_runtime::Clock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
+use tonic::Status;
+
+use crate::engine::{Committed, Engine, Error, Group, Merged, Now, Op, Origin, Step, WriteError, Written};
+use crate::metrics::Metrics;
+
+/// The most commands that wait.
+const QUEUE_MAX: usize = 1_024;
+/// The most bytes of keys and values that wait, in KiB.
+const QUEUE_KIB_MAX: usize = 64 << 10;
+/// The most commands, and about the most bytes, of one group.
+const GROUP_MAX: usize = 512;
+const GROUP_BYTES: usize = 4 << 20;
+/// How long the writer sleeps at most: it looks at the clocks that often.
+const TICK: Duration = Duration::from_millis(250);
+/// How long after it failed sealing is tried again.
+const SEAL_RETRY: Duration = Duration::from_secs(5);
+/// Messages of local writes that a slow reader may fall behind, and about the bytes of each.
+const LOCAL_MESSAGES: usize = 64;
+const LOCAL_BYTES: usize = 1 << 20;
+const LOCAL_ENTRIES: usize = 1_024;
+
+/// Local writes, as they were committed.
+#[derive(Debug)]
+pub(crate) struct LocalWrites {
+    /// How many were committed before the first of them.
+    pub(crate) before: u64,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) traceparent: String,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Status>>;
+
+/// What the writer is asked for.
+enum Command {
+    Write { ops: Vec<Op>, traceparent: Option<String>, reply: Reply<Vec<Written>> },
+    Merge { entries: Vec<Entry>, origin: Origin, reply: Reply<Merged> },
+    Extend { reply: Reply<()> },
+    Reserve { count: u32, reply: Reply<(u64, Incarnation)> },
+    Heard { node: NodeId, incarnation: Incarnation, sequence: u64, epoch: Epoch, reply: Reply<()> },
+    Reincarnate { replaced: Incarnation, reply: Reply<Incarnation> },
+    Stop,
+}
+
+/// A command, and its share of the queue.
+struct Queued {
+    command: Command,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Leaves commands for the writer. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    queue: SyncSender<Queued>,
+    room: Arc<Semaphore>,
+    metrics: Metrics,
+    pub(crate) published: Published,
+}
+
+/// What the writer tells everybody.
+#[derive(Clone)]
+pub(crate) struct Published {
+    /// The seals, after every change.
+    pub(crate) seals: watch::Sender<Seals>,
+    pub(crate) local: broadcast::Sender<Arc<LocalWrites>>,
+    /// Whether a commit has failed.
+    pub(crate) failed: watch::Sender<bool>,
+}
+
+/// A writer that was not started yet.
+pub(crate) struct Idle {
+    engine: Engine,
+    queue: Receiver<Queued>,
+    clock: Clock,
+    metrics: Metrics,
+    published: Published,
+    local_writes: u64,
+    /// After sealing failed, it is not tried again before.
+    seal_after: Duration,
+}
+
+/// The time by the process's clock.
+pub(crate) fn now(clock: &Clock) -> Now {
+    Now { wall: WallTime(clock.wall_ms()), monotonic: Monotonic(clock.monotonic()) }
+}
+
+/// Sets a writer up around an engine.
+pub(crate) fn writer(engine: Engine, clock: Clock, metrics: Metrics) -> (Writer, Idle) {
+    let (sender, queue) = sync_channel(QUEUE_MAX);
+    let published = Published {
+        seals: watch::Sender::new(engine.reader().seals()),
+        local: broadcast::Sender::new(LOCAL_MESSAGES),
+        failed: watch::Sender::new(false),
+    };
+    metrics.stats(&engine.view().stats);
+    let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
+    let writer = Writer { queue: sender, room, metrics: metrics.clone(), published: published.clone() };
+    (writer, Idle { engine, queue, clock, metrics, published, local_writes: 0, seal_after: Duration::ZERO })
+}
+
+impl Writer {
+    pub(crate) async fn write(&self, ops: Vec<Op>, traceparent: Option<String>) -> Result<Vec<Written>, Status> {
+        let bytes = ops.iter().map(Op::bytes).sum();
+        self.ask(bytes, |reply| Command::Write { ops, traceparent, reply }).await
+    }
+
+    pub(crate) async fn merge(&self, entries: Vec<Entry>, origin: Origin) -> Result<Merged, Status> {
+        let bytes = entries.iter().map(lattice_proto::codec::entry_bytes).sum();
+        self.ask(bytes, |reply| Command::Merge { entries, origin, reply }).await
+    }
+
+    /// Extends the newest run over idle time; its new end is published when this returns.
+    pub(crate) async fn extend(&self) -> Result<(), Status> {
+        self.ask(0, |reply| Command::Extend { reply }).await
+    }
+
+    pub(crate) async fn reserve(&self, count: u32) -> Result<(u64, Incarnation), Status> {
+        self.ask(0, |reply| Command::Reserve { count, reply }).await
+    }
+
+    pub(crate) async fn heard(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        sequence: u64,
+        epoch: Epoch,
+    ) -> Result<(), Status> {
+        self.ask(0, |reply| Command::Heard { node, incarnation, sequence, epoch, reply }).await
+    }
+
+    pub(crate) async fn reincarnate(&self, replaced: Incarnation) -> Result<Incarnation, Status> {
+        self.ask(0, |reply| Command::Reincarnate { replaced, reply }).await
+    }
+
+    /// Ends the writer once it has done what waits. Waits for a place in the queue: call it where that may be.
+    pub(crate) fn stop(&self) {
+        let _ = self.queue.send(Queued { command: Command::Stop, _room: None });
+    }
+
+    async fn ask<T>(&self, bytes: usize, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Status> {
+        if *self.published.failed.borrow() {
+            return Err(failed());
+        }
+        let full = || Status::resource_exhausted("the writer's queue is full: try again later");
+        let kib = u32::try_from(bytes.div_ceil(1_024).clamp(1, QUEUE_KIB_MAX)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| full())?;
+        let (reply, answer) = oneshot::channel();
+        let queued = Queued { command: command(reply), _room: Some(room) };
+        self.queue.try_send(queued).map_err(|error| match error {
+            TrySendError::Full(_) => full(),
+            TrySendError::Disconnected(_) => stopping(),
+        })?;
+        self.metrics.queued(1);
+        let answered = answer.await.unwrap_or_else(|_| Err(stopping()));
+        self.metrics.queued(-1);
+        answered
+    }
+}
+
+/// What those are told who come after a failed commit.
+pub(crate) fn failed() -> Status {
+    Status::unavailable("the store has failed: a commit did not reach the disk; restart it")
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the store is stopping")
+}
+
+/// What the engine's errors are to callers.
+pub(crate) fn status(error: &Error) -> Status {
+    match error {
+        Error::Storage(error) => Status::unavailable(format!("store: {error}")),
+        Error::Damaged(error) => Status::data_loss(error.to_string()),
+        Error::Failed => failed(),
+    }
+}
+
+fn write_status(error: &WriteError) -> Status {
+    match error {
+        WriteError::Condition { .. } => Status::failed_precondition(error.to_string()),
+        WriteError::Count { .. } | WriteError::Value { .. } => Status::invalid_argument(error.to_string()),
+        WriteError::Store(error) => status(error),
+    }
+}
+
+/// Tells somebody after the commit: what was done, or that it failed.
+type Told = Box<dyn FnOnce(Result<(), Status>) + Send>;
+
+fn tell<T: Send + 'static>(reply: Reply<T>, outcome: Result<T, Status>) -> Told {
+    // Whoever stopped waiting does not need to be told.
+    Box::new(move |committed| drop(reply.send(committed.and(outcome))))
+}
+
+impl Idle {
+    /// Starts the thread. The receiver hears when it ends: a sender that was dropped says that it panicked.
+    pub(crate) fn start(self) -> std::io::Result<(JoinHandle<()>, oneshot::Receiver<()>)> {
+        let (ended, end) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+            self.run();
+            let _ = ended.send(());
+        })?;
+        Ok((thread, end))
+    }
+
+    fn run(mut self) {
+        let mut next = None;
+        loop {
+            let received = match next.take() {
+                Some(queued) => Ok(queued),
+                None => self.queue.recv_timeout(self.wait()),
+            };
+            match received {
+                Ok(Queued { command: Command::Stop, .. }) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(queued) => next = self.handle(queued),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.seal();
+        }
+    }
+
+    fn may_seal(&self) -> bool {
+        !self.engine.failed() && self.clock.monotonic() >= self.seal_after
+    }
+
+    /// How long nothing will be due.
+    fn wait(&self) -> Duration {
+        if !self.may_seal() {
+            return TICK;
+        }
+        match self.engine.next_due() {
+            Ok(Some(due)) => due.since(now(&self.clock).wall).min(TICK),
+            Ok(None) => TICK,
+            Err(error) => {
+                tracing::error!(%error, "look for what is due");
+                TICK
+            }
+        }
+    }
+
+    /// One step of sealing, so that writes never wait for more.
+    fn seal(&mut self) {
+        if !self.may_seal() {
+            return;
+        }
+        let now = now(&self.clock);
+        let halted = self.engine.view().stats.halted;
+        match self.engine.seal_step(now) {
+            Ok(Step::Idle) => {}
+            Ok(Step::Worked) => self.publish(),
+            Ok(Step::Sealed(epoch)) => {
+                tracing::debug!(%epoch, "sealed");
+                self.metrics.sealed();
+                self.publish();
+            }
+            Err(error) => {
+                self.failed(&error, "seal");
+                self.seal_after = self.clock.monotonic() + SEAL_RETRY;
+            }
+        }
+        let view = self.engine.view();
+        if view.stats.halted != halted {
+            match view.stats.halted {
+                true => tracing::warn!(reason = view.halted, "sealing is halted"),
+                false => tracing::info!("sealing goes on"),
+            }
+            self.publish();
+        }
+    }
+
+    /// Handles a command, and with it as many changes that wait as one commit takes. Returns a command that was
+    /// taken from the queue and has to wait its turn.
+    fn handle(&mut self, first: Queued) -> Option<Queued> {
+        let mut told: Vec<Told> = Vec::new();
+        let mut trace = None;
+        let mut rest = None;
+        let mut group = match self.engine.begin() {
+            Ok(group) => group,
+            Err(error) => {
+                self.single(first.command, Some(status(&error)));
+                return None;
+            }
+        };
+        let started = self.clock.monotonic();
+        let mut next = Some(first);
+        let mut broken = None;
+        while let Some(queued) = next.take() {
+            match queued.command {
+                Command::Write { ops, traceparent, reply } => {
+                    trace = trace.or(traceparent);
+                    let staged = self.engine.stage_write(&mut group, &ops, now(&self.clock));
+                    if let Err(WriteError::Store(error)) = &staged {
+                        broken = Some(status(error));
+                    }
+                    told.push(tell(reply, staged.map_err(|error| write_status(&error))));
+                }
+                Command::Merge { entries, origin, reply } => {
+                    let staged = self.engine.stage_merge(&mut group, entries, origin, now(&self.clock));
+                    match &staged {
+                        Ok(merged) => self.metrics.merged(merged),
+                        Err(error) => broken = Some(status(error)),
+                    }
+                    told.push(tell(reply, staged.map_err(|error| status(&error))));
+                }
+                command if told.is_empty() => {
+                    self.single(command, None);
+                    return None;
+                }
+                command => {
+                    rest = Some(Queued { command, _room: queued._room });
+                    break;
+                }
+            }
+            if broken.is_some() || told.len() == GROUP_MAX || group.bytes() > GROUP_BYTES {
+                break;
+            }
+            next = match self.queue.try_recv() {
+                Ok(queued) => Some(queued),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+            };
+        }
+        let outcome = match broken {
+            Some(status) => Err(status),
+            None => self.commit(group, trace, started),
+        };
+        for told in told {
+            told(outcome.clone());
+        }
+        rest
+    }
+
+    fn commit(&mut self, group: Group, trace: Option<String>, started: Duration) -> Result<(), Status> {
+        let empty = group.is_empty();
+        match self.engine.commit(group) {
+            Ok(committed) => {
+                if !empty {
+                    self.metrics.committed(self.clock.monotonic().saturating_sub(started));
+                }
+                self.committed(committed, trace.unwrap_or_default());
+                Ok(())
+            }
+            Err(error) => {
+                self.failed(&error, "commit");
+                Err(status(&error))
+            }
+        }
+    }
+
+    fn committed(&mut self, committed: Committed, traceparent: String) {
+        let Committed { local, late, conflicts, dropped } = committed;
+        self.metrics.late(&late);
+        self.metrics.conflicts(conflicts);
+        if dropped > 0 {
+            tracing::warn!(dropped, "entries too far ahead of the clock were dropped: no room to hold them");
+        }
+        if conflicts > 0 {
+            tracing::error!(conflicts, "equal versions with different content: is a disk or a key cloned?");
+        }
+        self.engine.note_lateness(&late, now(&self.clock));
+        self.metrics.stats(&self.engine.view().stats);
+        self.tell_local(local, &traceparent);
+    }
+
+    /// Tells those who watch, in messages of bounded size.
+    fn tell_local(&mut self, local: Vec<Entry>, traceparent: &str) {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut left = local.len();
+        for entry in local {
+            bytes += lattice_proto::codec::entry_bytes(&entry);
+            entries.push(entry);
+            left -= 1;
+            if left == 0 || bytes >= LOCAL_BYTES || entries.len() == LOCAL_ENTRIES {
+                let before = self.local_writes;
+                self.local_writes += entries.len() as u64;
+                let entries = std::mem::take(&mut entries);
+                let message = LocalWrites { before, entries, traceparent: traceparent.to_owned() };
+                // Nobody may be watching.
+                let _ = self.published.local.send(Arc::new(message));
+                bytes = 0;
+            }
+        }
+    }
+
+    /// Handles a command that is a commit of its own; `refused` is what it is told instead.
+    fn single(&mut self, command: Command, refused: Option<Status>) {
+        let now = now(&self.clock);
+        let refused = refused.map_or(Ok(()), Err);
+        match command {
+            Command::Write { reply, .. } => tell(reply, Ok(Vec::new()))(refused),
+            Command::Merge { reply, .. } => tell(reply, Ok(Merged::default()))(refused),
+            Command::Extend { reply } => {
+                let done = refused.and_then(|()| self.engine.extend(now).map_err(|error| self.failed(&error, "extend")));
+                if matches!(done, Ok(Step::Worked)) {
+                    self.publish();
+                }
+                tell(reply, Ok(()))(done.map(|_| ()));
+            }
+            Command::Reserve { count, reply } => {
+                let incarnation = self.engine.view().incarnation;
+                let done = refused.and_then(|()| {
+                    let first = self.engine.reserve_sequence(count);
+                    first.map_err(|error| self.failed(&error, "reserve sequence numbers"))
+                });
+                let _ = reply.send(done.map(|first| (first, incarnation)));
+            }
+            Command::Heard { node, incarnation, sequence, epoch, reply } => {
+                let done = refused.and_then(|()| {
+                    let heard = self.engine.heard(node, incarnation, sequence, epoch);
+                    heard.map_err(|error| self.failed(&error, "note what was heard"))
+                });
+                let _ = reply.send(done);
+            }
+            Command::Reincarnate { replaced, reply } => {
+                let done = refused.and_then(|()| {
+                    let incarnation = self.engine.reincarnate(replaced);
+                    incarnation.map_err(|error| self.failed(&error, "start a new incarnation"))
+                });
+                if let Ok(incarnation) = &done {
+                    if *incarnation != replaced {
+                        tracing::warn!(%replaced, %incarnation, "started a new incarnation");
+                    }
+                    self.publish();
+                }
+                let _ = reply.send(done);
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Says that something failed, and turns readiness off when that was a commit.
+    fn failed(&mut self, error: &Error, doing: &str) -> Status {
+        tracing::error!(%error, "{doing}");
+        if self.engine.failed() {
+            self.metrics.failed();
+            self.published.failed.send_replace(true);
+        }
+        status(error)
+    }
+
+    fn publish(&self) {
+        self.metrics.stats(&self.engine.view().stats);
+        let seals = self.engine.reader().seals();
+        self.published.seals.send_if_modified(|published| {
+            let changed = *published != seals;
+            *published = seals;
+            changed
+        });
+    }
+}
