@@ -1,0 +1,189 @@
+//! Writes the coordinator's own files, one after the other, away from everything that must not wait.
+//!
+//! Two things are kept in `<data_dir>/coordinator`: the history of heals, and the pauses after failed pulls,
+//! so that a restart does not make a node ask again at once what it was told to leave alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lattice_core::backoff::Pause;
+use lattice_core::failover;
+use lattice_core::time::WallTime;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::files;
+use crate::heals::{Heal, History};
+
+const HEALS: &str = "heals.jsonl";
+const PAUSES: &str = "backoff.json";
+
+/// Writes that may wait; more only come when the disk hangs, and are lost then.
+const WAITING_MAX: usize = 256;
+
+/// Three for each trusted key, and then some.
+const PAUSES_MAX: usize = 4 * crate::trust::KEYS_MAX;
+
+const PAUSES_BYTES_MAX: u64 = 4 << 20;
+
+/// The files, opened.
+pub(crate) struct Files {
+    pub(crate) history: Arc<History>,
+    pub(crate) pauses: Vec<Pause>,
+    folder: PathBuf,
+}
+
+/// Takes in what is to be written; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeper {
+    sender: mpsc::Sender<Write>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Write {
+    Heal(Heal),
+    Pauses(Vec<Pause>),
+}
+
+/// A pause, as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    peer: String,
+    /// None for both.
+    path: Option<KeptPath>,
+    failures: u32,
+    until_ms: u64,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum KeptPath {
+    P2P,
+    HTTP,
+}
+
+impl Files {
+    /// Reads what is in `folder`.
+    pub(crate) fn open(folder: PathBuf) -> std::io::Result<Self> {
+        let history = Arc::new(History::open(folder.join(HEALS))?);
+        let path = folder.join(PAUSES);
+        let pauses = match read_pauses(&path) {
+            Ok(pauses) => pauses,
+            Err(error) => {
+                warn!(file = %path.display(), error, "cannot read the pauses kept: begin without any");
+                Vec::new()
+            }
+        };
+        Ok(Self { history, pauses, folder })
+    }
+
+    /// Writes what comes, until `ended` and nothing is left.
+    pub(crate) async fn keep(self, mut writes: mpsc::Receiver<Write>, ended: CancellationToken) {
+        let pauses = self.folder.join(PAUSES);
+        loop {
+            let write = tokio::select! {
+                biased;
+                write = writes.recv() => write,
+                () = ended.cancelled() => None,
+            };
+            let Some(write) = write else { return };
+            let (history, path) = (Arc::clone(&self.history), pauses.clone());
+            let written = tokio::task::spawn_blocking(move || match write {
+                Write::Heal(heal) => history.put(heal),
+                Write::Pauses(pauses) => write_pauses(&path, &pauses),
+            });
+            if let Err(error) = written.await {
+                warn!(%error, "a write failed");
+            }
+        }
+    }
+}
+
+impl Keeper {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Write>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        (Self { sender }, receiver)
+    }
+
+    pub(crate) fn write(&self, write: Write) {
+        if self.sender.try_send(write).is_err() {
+            warn!("too many writes are waiting: one is lost");
+        }
+    }
+}
+
+fn read_pauses(path: &Path) -> Result<Vec<Pause>, String> {
+    let Some(bytes) = files::read(path, PAUSES_BYTES_MAX).map_err(|error| error.to_string())? else {
+        return Ok(Vec::new());
+    };
+    let kept: Vec<Kept> = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let pause = |(index, kept): (usize, Kept)| {
+        Ok(Pause {
+            peer: kept.peer.parse().map_err(|error| format!("[{index}].peer: {error}"))?,
+            path: kept.path.map(|path| match path {
+                KeptPath::P2P => failover::Path::P2p,
+                KeptPath::HTTP => failover::Path::Http,
+            }),
+            failures: kept.failures,
+            until: WallTime(kept.until_ms),
+        })
+    };
+    kept.into_iter().take(PAUSES_MAX).enumerate().map(pause).collect()
+}
+
+fn write_pauses(path: &Path, pauses: &[Pause]) {
+    let kept = |pause: &Pause| Kept {
+        peer: pause.peer.to_string(),
+        path: pause.path.map(|path| match path {
+            failover::Path::P2p => KeptPath::P2P,
+            failover::Path::Http => KeptPath::HTTP,
+        }),
+        failures: pause.failures,
+        until_ms: pause.until.millis(),
+    };
+    let kept: Vec<_> = pauses.iter().map(kept).collect();
+    let bytes = serde_json::to_vec(&kept).expect("numbers and text are JSON");
+    if let Err(error) = files::replace(path, &bytes) {
+        warn!(file = %path.display(), %error, "cannot keep the pauses");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lattice_core::model::NodeId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pauses_and_heals_are_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let pauses = vec![
+            Pause { peer: NodeId([1; 32]), path: None, failures: 3, until: WallTime(5) },
+            Pause {
+                peer: NodeId([2; 32]),
+                path: Some(failover::Path::Http),
+                failures: 1,
+                until: WallTime(6),
+            },
+        ];
+        let files = Files::open(folder.path().to_owned()).unwrap();
+        assert_eq!(files.pauses, []);
+        let (keeper, writes) = Keeper::new();
+        keeper.write(Write::Pauses(pauses.clone()));
+        // Ended already: what was handed over before is written all the same.
+        let ended = CancellationToken::new();
+        ended.cancel();
+        files.keep(writes, ended).await;
+        assert_eq!(Files::open(folder.path().to_owned()).unwrap().pauses, pauses);
+    }
+
+    #[test]
+    fn a_damaged_file_costs_the_pauses_only() {
+        let folder = tempfile::tempdir().unwrap();
+        for content in ["", "{}", "[{\"peer\": \"xy\", \"path\": null, \"failures\": 1, \"until_ms\": 1}]"] {
+            std::fs::write(folder.path().join(PAUSES), content).unwrap();
+            assert_eq!(Files::open(folder.path().to_owned()).unwrap().pauses, []);
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Tells operators what happens: in the log, word for word as they know it, on the event stream, and in the
+//! metrics.
+//!
+//! [`line_of`] renders; nothing here decides. An event reaches the stream exactly when it reaches the log, so
+//! that the two never tell different stories.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lattice_core::coordinator::{Clock as Judgement, Notice, Route};
+use lattice_core::failover::{self, Health, Mode, Path, SyncMode};
+use lattice_core::hearing::Refused;
+use lattice_core::model::NodeId;
+use lattice_core::pull::{Ended, Outcome};
+use lattice_core::seal::Root;
+use lattice_proto::coordinator::v1 as wire;
+use lattice_runtime::{Clock, operator};
+use tokio::sync::broadcast;
+use tracing::debug;
+
+use crate::metrics::Metrics;
+
+/// Events that a slow reader may lag behind before it loses some.
+pub const EVENTS_MAX: usize = 1_024;
+
+const P2P_SENSOR: &str = "P2P_SENSOR";
+const COORDINATOR: &str = "COORDINATOR";
+
+/// What people call the peers.
+pub type Names = BTreeMap<NodeId, String>;
+
+/// An event as it is logged and streamed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// `P2P_SENSOR`, `HTTP_SYNC` and so on.
+    pub component: &'static str,
+    /// `LUNG`, `DIVERGENCE` and so on.
+    pub tag: Option<&'static str>,
+    /// The words.
+    pub message: String,
+    /// A stable name for programs.
+    pub kind: &'static str,
+    /// Whom it concerns.
+    pub node: Option<NodeId>,
+    /// The path that it concerns.
+    pub path: Option<Path>,
+}
+
+/// Refusals that are remembered, so that one that goes on is told once.
+const REFUSALS_MAX: usize = 1_024;
+
+/// The log, the stream and the metrics; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    clock: Clock,
+    metrics: Metrics,
+    events: broadcast::Sender<wire::Event>,
+    /// Why the last announcement of a node on a path was refused.
+    refusals: Arc<Mutex<BTreeMap<(NodeId, Path), &'static str>>>,
+}
+
+impl Report {
+    pub(crate) fn new(clock: Clock, metrics: Metrics) -> Self {
+        Self { clock, metrics, events: broadcast::Sender::new(EVENTS_MAX), refusals: Arc::default() }
+    }
+
+    /// What happens from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<wire::Event> {
+        self.events.subscribe()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn notice(&self, notice: &Notice, names: &Names) {
+        self.count(notice);
+        match line_of(notice, names).filter(|_| self.is_news(notice)) {
+            Some(line) => self.tell(line),
+            None => debug!(?notice, "noticed"),
+        }
+    }
+
+    /// Whether a notice says more than the one before: a peer that is refused is refused at each heartbeat.
+    fn is_news(&self, notice: &Notice) -> bool {
+        let Notice::AnnouncementRefused { node, route, reason } = notice else { return true };
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (*node, route.path());
+        if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
+            refusals.pop_first();
+        }
+        refusals.insert(key, reason.name()) != Some(reason.name())
+    }
+
+    /// A pull has ended.
+    pub(crate) fn pull_ended(&self, ended: &Ended, peer: &str) {
+        self.metrics.pull_ended(ended);
+        self.tell(ended_line(ended, peer));
+    }
+
+    /// The root that a heal led to.
+    pub(crate) fn root_after(&self, peer: NodeId, path: Path, root: Option<&Root>) {
+        self.tell(root_line(peer, path, root));
+    }
+
+    /// Into the log and onto the stream.
+    pub(crate) fn tell(&self, line: Line) {
+        let node = line.node.map(|node| node.to_string());
+        operator!(
+            line.component,
+            line.tag,
+            { kind = line.kind, peer = node, path = line.path.map(path) },
+            "{}",
+            line.message
+        );
+        // Nobody may be listening.
+        let _ = self.events.send(wire::Event {
+            time_ms: self.clock.wall_ms(),
+            component: line.component.to_owned(),
+            tag: line.tag.unwrap_or_default().to_owned(),
+            message: line.message,
+            kind: line.kind.to_owned(),
+            node: line.node.map(|node| node.as_bytes().to_vec().into()).unwrap_or_default(),
+            path: line.path.map_or(wire::Path::Unspecified, wire_path).into(),
+            missed: 0,
+        });
+    }
+
+    fn count(&self, notice: &Notice) {
+        match notice {
+            Notice::SyncModeChanged(SyncMode::P2p) => self.metrics.switched(Path::P2p),
+            Notice::SyncModeChanged(SyncMode::Http) => self.metrics.switched(Path::Http),
+            Notice::Diverged { peer, route, count, .. } => self.metrics.diverged(*peer, route.path(), *count),
+            Notice::Agreed { peer, .. } => self.metrics.agreed(*peer),
+            Notice::AnnouncementRefused { reason, .. } => self.metrics.refused(reason.name()),
+            Notice::SyncModeChanged(SyncMode::None)
+            | Notice::PeerCount { .. }
+            | Notice::SensorUnavailable { .. }
+            | Notice::TimerStarted { .. }
+            | Notice::FallbackActivated
+            | Notice::Returned
+            | Notice::HealthChanged(_)
+            | Notice::PathChanged { .. }
+            | Notice::FailoverChanged { .. }
+            | Notice::PullTriggered { .. }
+            | Notice::NoTrust
+            | Notice::Contradiction { .. }
+            | Notice::NewIncarnation { .. }
+            | Notice::UrlIdentified { .. }
+            | Notice::UrlIsOurs { .. }
+            | Notice::UrlFailed { .. }
+            | Notice::UrlWorks { .. }
+            | Notice::PeerClock { .. }
+            | Notice::OwnClock(_)
+            | Notice::RolledBack { .. }
+            | Notice::ModeSwitched { .. } => {}
+        }
+    }
+}
+
+/// A notice as operators read it; `None` for what is for debugging alone.
+pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
+    let by = |node: &NodeId| name_of(node, names);
+    let line = match notice {
+        Notice::PeerCount { live: 0 } => {
+            Line::new(P2P_SENSOR, None, "peer_count", "Peer count: 0 (P2P down detected)")
+        }
+        Notice::PeerCount { live } => {
+            Line::new(P2P_SENSOR, None, "peer_count", format!("Peer count: {live}"))
+        }
+        Notice::SensorUnavailable { reason } => {
+            Line::new(P2P_SENSOR, None, "sensor_unavailable", format!("Unavailable: {reason}"))
+        }
+        Notice::TimerStarted { after } => Line::new(
+            "P2P_HEARTBEAT",
+            Some("TIMER"),
+            "timer",
+            format!("No live peers: HTTP fallback in {}", duration(*after)),
+        ),
+        Notice::FallbackActivated => {
+            Line::new(sync(Path::Http), Some("LUNG"), "fallback", "Activating HTTP fallback").on(Path::Http)
+        }
+        Notice::Returned => {
+            Line::new(sync(Path::P2p), Some("LUNG"), "returned", "Returning to P2P").on(Path::P2p)
+        }
+        Notice::HealthChanged(health) => {
+            Line::new(COORDINATOR, Some("HEALTH"), "health", format!("Health: {}", health_name(*health)))
+        }
+        Notice::PathChanged { peer, path: to } => {
+            let message = format!("{} is reached by {} from now on", by(peer), path(*to));
+            Line::new(sync(*to), Some("PATH"), "path", message).on(*to).of(*peer)
+        }
+        Notice::Diverged { peer, route, count, .. } => {
+            let message = format!("Detected from {} (count: {count})", called(peer, route, names));
+            Line::new(sync(route.path()), Some("DIVERGENCE"), "divergence", message)
+                .on(route.path())
+                .of(*peer)
+        }
+        Notice::PullTriggered { peer, route, .. } => {
+            let message = format!("Triggering state reconciliation with {}", called(peer, route, names));
+            Line::new(sync(route.path()), Some("SURGEON"), "pull_started", message).on(route.path()).of(*peer)
+        }
+        Notice::NoTrust => Line::new(
+            sync(Path::Http),
+            Some("TRUST"),
+            "no_trust",
+            "No trusted keys: reconciling with nobody (node.trusted_keys)",
+        ),
+        // Harmless, or followed by a hello that settles it.
+        Notice::AnnouncementRefused {
+            reason: Refused::Repeated { .. } | Refused::Unconfirmed { .. },
+            ..
+        } => {
+            return None;
+        }
+        Notice::AnnouncementRefused { node, route, reason } => {
+            let message = format!("Announcement of {} refused: {reason}", called(node, route, names));
+            Line::new(sync(route.path()), Some("REFUSED"), "refused", message).on(route.path()).of(*node)
+        }
+        Notice::Contradiction { peer, incarnation, epoch } => {
+            let message = format!(
+                "{} signed two roots for epoch {epoch} (incarnation {incarnation}): its disk was rolled back, or it lies",
+                by(peer)
+            );
+            Line::new(COORDINATOR, Some("CONTRADICTION"), "contradiction", message).of(*peer)
+        }
+        Notice::NewIncarnation { peer, incarnation, replaced: Some(replaced) } => {
+            let message = format!("{} has a new store: {incarnation} replaces {replaced}", by(peer));
+            Line::new(COORDINATOR, Some("INCARNATION"), "incarnation", message).of(*peer)
+        }
+        Notice::UrlIdentified { url, node } => {
+            let message = format!("{url} is {}", by(node));
+            Line::new(sync(Path::Http), Some("PEER"), "url_identified", message).on(Path::Http).of(*node)
+        }
+        Notice::UrlIsOurs { url } => {
+            let message = format!("{url} is this node itself: skipped");
+            Line::new(sync(Path::Http), Some("PEER"), "url_is_ours", message).on(Path::Http)
+        }
+        Notice::UrlFailed { url, node, reason } => {
+            let message = format!("{url} does not work: {reason}");
+            Line {
+                node: *node,
+                ..Line::new(sync(Path::Http), Some("PEER"), "url_failed", message).on(Path::Http)
+            }
+        }
+        Notice::UrlWorks { url, node } => {
+            let message = format!("{url} works again");
+            Line::new(sync(Path::Http), Some("PEER"), "url_works", message).on(Path::Http).of(*node)
+        }
+        Notice::PeerClock { peer, ahead_ms: Some(ahead_ms) } => {
+            let (by_ms, side) = (ahead_ms.unsigned_abs(), if *ahead_ms < 0 { "behind" } else { "ahead of" });
+            let message = format!("The clock of {} is {by_ms} ms {side} ours", by(peer));
+            Line::new(COORDINATOR, Some("CLOCK"), "peer_clock", message).of(*peer)
+        }
+        Notice::PeerClock { peer, ahead_ms: None } => {
+            let message = format!("The clock of {} is right again", by(peer));
+            Line::new(COORDINATOR, Some("CLOCK"), "peer_clock", message).of(*peer)
+        }
+        Notice::OwnClock(judgement) => {
+            let message = match clock_error(judgement, names) {
+                Some(error) => error,
+                None if *judgement == Judgement::Unknown => return None,
+                None => "Our clock agrees with our peers".to_owned(),
+            };
+            Line::new(COORDINATOR, Some("CLOCK"), "own_clock", message)
+        }
+        Notice::RolledBack { peer, incarnation, heard_sequence, own_sequence, heard_epoch, own_epoch } => {
+            let message = format!(
+                "Our disk was rolled back: {} heard sequence {heard_sequence} and epoch {heard_epoch}, we know of \
+                 {own_sequence} and {own_epoch}; incarnation {incarnation} is given up",
+                by(peer)
+            );
+            Line::new(COORDINATOR, Some("INCARNATION"), "rolled_back", message).of(*peer)
+        }
+        Notice::ModeSwitched { mode } => {
+            Line::new(COORDINATOR, Some("MODE"), "mode", format!("Mode: {}", mode_name(*mode)))
+        }
+        // Told by other lines already, or of no use to an operator.
+        Notice::SyncModeChanged(_)
+        | Notice::FailoverChanged { .. }
+        | Notice::Agreed { .. }
+        | Notice::NewIncarnation { replaced: None, .. } => return None,
+    };
+    Some(line)
+}
+
+/// How a pull ended, as operators read it.
+pub fn ended_line(ended: &Ended, peer: &str) -> Line {
+    let message = match ended.outcome {
+        Outcome::Healed => format!(
+            "State synchronized: {} entries in {}, {} rounds",
+            ended.entries_merged,
+            bytes(ended.traffic.bytes_in),
+            ended.rounds
+        ),
+        outcome @ (Outcome::Stale
+        | Outcome::Refused
+        | Outcome::Lied
+        | Outcome::TimedOut
+        | Outcome::Lost
+        | Outcome::NoProgress) => {
+            format!("Not healed with {peer}: {outcome} ({})", ended.detail)
+        }
+    };
+    Line::new(sync(ended.path), Some("RECONCILIATION"), "pull_ended", message).on(ended.path).of(ended.peer)
+}
+
+/// The root that a heal led to, as operators read it.
+pub fn root_line(peer: NodeId, path: Path, root: Option<&Root>) -> Line {
+    let root = root.map_or_else(|| "null".to_owned(), |root| format!("{:.6}...", root.digest.to_string()));
+    let message = format!("New Merkle Root: {root}");
+    Line::new(sync(path), Some("RECONCILIATION"), "root", message).on(path).of(peer)
+}
+
+/// What is wrong with our clock, if others say so.
+pub(crate) fn clock_error(judgement: &Judgement, names: &Names) -> Option<String> {
+    match judgement {
+        Judgement::Unknown | Judgement::Confirmed => None,
+        Judgement::Wrong { behind_ms, peers } => {
+            let side = if *behind_ms < 0 { "ahead" } else { "behind" };
+            let peers: Vec<_> = peers.iter().map(|peer| name_of(peer, names)).collect();
+            Some(format!("Our clock is {} ms {side}, say {}", behind_ms.unsigned_abs(), peers.join(", ")))
+        }
+    }
+}
+
+/// The peer as people call it: its URL on HTTP, its name on P2P.
+pub(crate) fn called(node: &NodeId, route: &Route, names: &Names) -> String {
+    match route {
+        Route::Http { url } => url.clone(),
+        Route::P2p => name_of(node, names),
+    }
+}
+
+/// Its name, or the beginning of its key while it has none.
+pub(crate) fn name_of(node: &NodeId, names: &Names) -> String {
+    match names.get(node) {
+        Some(name) if !name.is_empty() => name.clone(),
+        Some(_) | None => node.short(),
+    }
+}
+
+/// As operators and programs read it.
+pub(crate) fn path(path: Path) -> &'static str {
+    match path {
+        Path::P2p => "P2P",
+        Path::Http => "HTTP",
+    }
+}
+
+/// On the wire.
+pub(crate) fn wire_path(path: Path) -> wire::Path {
+    match path {
+        Path::P2p => wire::Path::P2p,
+        Path::Http => wire::Path::Http,
+    }
+}
+
+/// As operators and programs read it.
+pub(crate) fn failover(state: failover::State) -> &'static str {
+    match state {
+        failover::State::Primary => "primary",
+        failover::State::PrimarySuspect { .. } => "primary suspect",
+        failover::State::Secondary => "secondary",
+        failover::State::PrimaryReturning { .. } => "primary returning",
+    }
+}
+
+pub(crate) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Auto => "auto",
+        Mode::P2p => "p2p",
+        Mode::Http => "http",
+    }
+}
+
+fn health_name(health: Health) -> &'static str {
+    match health {
+        Health::Optimal => "OPTIMAL",
+        Health::P2pOnly => "P2P_ONLY",
+        Health::HttpOnly => "HTTP_ONLY",
+        Health::Isolated => "ISOLATED",
+    }
+}
+
+fn sync(path: Path) -> &'static str {
+    match path {
+        Path::P2p => "P2P_SYNC",
+        Path::Http => "HTTP_SYNC",
+    }
+}
+
+/// In whole seconds where it is: `60s`, else `1500ms`.
+fn duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+}
+
+/// `512 B`, `1.1 KiB`, `3.0 MiB`.
+fn bytes(bytes: u64) -> String {
+    const KIB: f64 = 1024.0;
+    let size = bytes as f64;
+    if bytes < 1024 {
+        format!("{bytes} B")
+    } else if size < KIB * KIB {
+        format!("{:.1} KiB", size / KIB)
+    } else {
+        format!("{:.1} MiB", size / (KIB * KIB))
+    }
+}
+
+impl Line {
+    fn new(
+        component: &'static str,
+        tag: Option<&'static str>,
+        kind: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { component, tag, message: message.into(), kind, node: None, path: None }
+    }
+
+    fn on(mut self, path: Path) -> Self {
+        self.path = Some(path);
+        self
+    }
+
+    fn of(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

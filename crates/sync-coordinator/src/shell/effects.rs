@@ -1,0 +1,343 @@
+//! The shell's hands: what the machine wants of siblings and of peers, outside of pulls.
+//!
+//! Each effect is a task. What repeats by itself (an announcement, what was heard) is dropped when too much of
+//! it is under way already; what the machine waits for always comes back as an event.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lattice_core::coordinator::{Effect, Event, Recipients, Route};
+use lattice_core::exchange::{Answer, Ask, Request};
+use lattice_core::model::{Incarnation, NodeId};
+use lattice_core::time::WallTime;
+use lattice_runtime::grpc::Reconnect;
+use lattice_runtime::{Clock, TaskGroup};
+use tokio::sync::Semaphore;
+use tracing::{Instrument as _, Span, debug, info_span, warn};
+
+use super::Inbox;
+use crate::announcer::Announcer;
+use crate::envelopes::{Answered, AskError, Asker, Between};
+use crate::http;
+use crate::keeper::Keeper;
+use crate::sensor::Sensor;
+use crate::store::Store;
+use crate::streams::reason;
+use crate::trust::Trust;
+
+/// Announcements, and words to the store, that may be under way at once.
+const UNHURRIED_MAX: usize = 64;
+
+/// All that effects are run with.
+pub(crate) struct Hands {
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) sensor: Sensor,
+    pub(crate) http: http::Client,
+    pub(crate) asker: Asker,
+    pub(crate) announcer: Announcer,
+    pub(crate) trust: Trust,
+    pub(crate) keeper: Keeper,
+    pub(crate) inbox: Inbox,
+    /// The longest wait for one answer of a peer.
+    pub(crate) request_timeout: Duration,
+    unhurried: Arc<Semaphore>,
+    /// What must not run twice at once.
+    under_way: Mutex<BTreeSet<Once>>,
+    /// Siblings are told one list after the other, so that the newest is the last.
+    telling: tokio::sync::Mutex<()>,
+}
+
+/// Work of which one at a time is enough: its answer answers everybody.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Once {
+    ReadSeals,
+    Poll(String),
+    Reincarnate,
+}
+
+/// What [`Hands`] is made of, apart from its own bounds.
+pub(crate) struct Parts {
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) sensor: Sensor,
+    pub(crate) http: http::Client,
+    pub(crate) asker: Asker,
+    pub(crate) announcer: Announcer,
+    pub(crate) trust: Trust,
+    pub(crate) keeper: Keeper,
+    pub(crate) inbox: Inbox,
+    pub(crate) request_timeout: Duration,
+}
+
+/// A sibling that keeps the list of trusted keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Told {
+    Store,
+    Sensor,
+}
+
+impl Hands {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { clock, store, sensor, http, asker, announcer, trust, keeper, inbox, request_timeout } =
+            parts;
+        Self {
+            clock,
+            store,
+            sensor,
+            http,
+            asker,
+            announcer,
+            trust,
+            keeper,
+            inbox,
+            request_timeout,
+            unhurried: Arc::new(Semaphore::new(UNHURRIED_MAX)),
+            under_way: Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Our wall clock.
+    pub(crate) fn wall(&self) -> WallTime {
+        WallTime(self.clock.wall_ms())
+    }
+
+    /// Starts the task of an effect that is not a pull's.
+    pub(super) fn start(self: &Arc<Self>, tasks: &TaskGroup, effect: Effect) {
+        let hands = Arc::clone(self);
+        match effect {
+            Effect::Announce { to } => {
+                let span = info_span!("announce");
+                self.unhurried(tasks, "announce", span, async move { hands.announce(to).await });
+            }
+            Effect::TellHeard { node, incarnation, sequence, epoch } => {
+                self.unhurried(tasks, "tell heard", Span::current(), async move {
+                    if let Err(error) = hands.store.heard(node, incarnation, sequence, epoch).await {
+                        debug!(%error, peer = %node, "cannot tell the store what was heard");
+                    }
+                });
+            }
+            Effect::ReadSeals => {
+                self.once(tasks, Once::ReadSeals, Span::current(), async move { hands.read_seals().await });
+            }
+            Effect::Poll { url } => {
+                let span = info_span!("reconcile.poll", url);
+                self.once(tasks, Once::Poll(url.clone()), span, async move { hands.poll(url).await });
+            }
+            Effect::Hello { peer, route } => {
+                let span = info_span!("reconcile.hello", %peer, path = crate::report::path(route.path()));
+                spawn(tasks, "hello", span, async move { hands.hello(peer, route).await });
+            }
+            Effect::SetTrust { trusted: _ } => {
+                // The list that counts is the one on disk; this one was made of it.
+                spawn(tasks, "tell trust", Span::current(), async move {
+                    for told in [Told::Store, Told::Sensor] {
+                        if let Err(status) = hands.tell_trust(told).await {
+                            // It is told again when its stream comes back.
+                            warn!(?told, reason = reason(&status), "cannot tell the trusted keys");
+                        }
+                    }
+                });
+            }
+            Effect::Reincarnate { incarnation } => {
+                self.announcer.give_up(incarnation);
+                let span = info_span!("reincarnate", %incarnation);
+                self.once(tasks, Once::Reincarnate, span, async move {
+                    hands.reincarnate(incarnation).await;
+                    hands.read_seals().await
+                });
+            }
+            // Operators are told by a notice of its own; the store is not asked to do anything.
+            Effect::JudgeClock(judgement) => debug!(?judgement, "our clock was judged"),
+            Effect::Exchange { .. }
+            | Effect::ReadLocalNodes { .. }
+            | Effect::Compare { .. }
+            | Effect::Merge { .. }
+            | Effect::ReconcileAccepted { .. }
+            | Effect::PullStarted { .. }
+            | Effect::PullEnded { .. }
+            | Effect::RootAfter { .. }
+            | Effect::SavePauses
+            | Effect::Notice(_) => debug_assert!(false, "the loop runs these itself"),
+        }
+    }
+
+    /// Tells a sibling the effective trusted keys, as they are when it is told.
+    pub(crate) async fn tell_trust(&self, told: Told) -> Result<(), tonic::Status> {
+        let _turn = self.telling.lock().await;
+        let keys = self.trust.keys();
+        match told {
+            Told::Store => self.store.set_trust(keys.iter().copied()).await,
+            Told::Sensor => self.sensor.set_trust(keys.iter().copied()).await,
+        }
+    }
+
+    /// Asks a peer one thing over one route, within one deadline.
+    pub(super) async fn ask(
+        &self,
+        between: Between,
+        route: &Route,
+        request: &Request,
+    ) -> Result<Answered, AskError> {
+        let timeout = self.request_timeout;
+        let carry = async |envelope| match route {
+            Route::P2p => self.sensor.exchange(between.peer, &envelope, timeout).await,
+            Route::Http { url } => Ok(self.http.exchange(url, &envelope).await?),
+        };
+        let asked = self.asker.ask(between, request, carry);
+        match tokio::time::timeout(timeout, asked).await {
+            Ok(answered) => answered,
+            Err(_) => Err(AskError::TimedOut(format!("no answer within {} ms", timeout.as_millis()))),
+        }
+    }
+
+    async fn announce(&self, to: Recipients) {
+        let announced = match self.announcer.fresh().await {
+            Ok(announced) => announced,
+            Err(error) => {
+                debug!(%error, "nothing to announce");
+                if let crate::announcer::Error::Store(error) = error {
+                    self.inbox.send(Event::StoreGone { reason: error.to_string() }).await;
+                }
+                return;
+            }
+        };
+        match self.sensor.announce(&announced.announcement, to).await {
+            Ok(peers) => debug!(peers, "announced"),
+            Err(status) => debug!(reason = reason(&status), "cannot announce"),
+        }
+    }
+
+    async fn read_seals(&self) -> Event {
+        match self.announcer.read_seals().await {
+            Ok((_, own)) => Event::Seals(own),
+            Err(error) => Event::StoreGone { reason: error.to_string() },
+        }
+    }
+
+    async fn poll(&self, url: String) -> Event {
+        match self.http.poll(&url).await {
+            Ok(announcement) => Event::Polled { url, announcement, wall: self.wall() },
+            Err(error) => Event::PollFailed { url, reason: error.to_string() },
+        }
+    }
+
+    async fn hello(&self, peer: NodeId, route: Route) {
+        let event = match self.greet(peer, &route).await {
+            Ok(event) => event,
+            Err(reason) => Event::GreetFailed { peer, route, reason },
+        };
+        self.inbox.send(event).await;
+    }
+
+    async fn greet(&self, peer: NodeId, route: &Route) -> Result<Event, String> {
+        let announced = self.announcer.recent().await.map_err(|error| error.to_string())?;
+        let ours = announced.announcement.announcement.incarnation;
+        let request = Request { announcement: Some(announced.announcement), pull: None, ask: Ask::Hello };
+        let between = Between { ours, peer, theirs: None };
+        let answered = self.ask(between, route, &request).await.map_err(|error| error.to_string())?;
+        match answered.response.answer {
+            Answer::Hello { heard_sequence, heard_epoch } => Ok(Event::Greeted {
+                peer,
+                route: route.clone(),
+                incarnation: answered.incarnation,
+                own_incarnation: ours,
+                heard_sequence,
+                heard_epoch,
+                time: answered.response.time,
+                wall: self.wall(),
+            }),
+            Answer::Refused(refusal) => Err(format!("refused ({:?}): {}", refusal.reason, refusal.detail)),
+            Answer::Walk { .. } | Answer::Fetch { .. } | Answer::Bye => {
+                Err("hello was answered with something else".to_owned())
+            }
+        }
+    }
+
+    /// Until it is done: without it, nothing can be announced.
+    async fn reincarnate(&self, incarnation: Incarnation) {
+        let mut reconnect = Reconnect::new();
+        loop {
+            match self.store.reincarnate(incarnation).await {
+                Ok(new) => {
+                    warn!(%incarnation, %new, "the store has a new incarnation");
+                    break;
+                }
+                Err(error) => warn!(%error, "cannot start a new incarnation yet"),
+            }
+            tokio::time::sleep(reconnect.next_delay()).await;
+        }
+    }
+
+    /// Dropped when too much is under way.
+    fn unhurried(
+        &self,
+        tasks: &TaskGroup,
+        name: &'static str,
+        span: Span,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let Ok(permit) = self.unhurried.clone().try_acquire_owned() else {
+            debug!(name, "too much is under way: left out");
+            return;
+        };
+        spawn(tasks, name, span, async move {
+            work.await;
+            drop(permit);
+        });
+    }
+
+    /// Left out while the same is under way: its event answers both.
+    fn once(
+        self: &Arc<Self>,
+        tasks: &TaskGroup,
+        once: Once,
+        span: Span,
+        work: impl Future<Output = Event> + Send + 'static,
+    ) {
+        if !self.lock_under_way().insert(once.clone()) {
+            return;
+        }
+        let claim = Claim { hands: Arc::clone(self), once };
+        let inbox = self.inbox.clone();
+        spawn(tasks, "effect", span, async move {
+            let event = work.await;
+            // First this, then the event: the machine may want the same again as soon as it hears of it.
+            drop(claim);
+            inbox.send(event).await;
+        });
+    }
+
+    fn lock_under_way(&self) -> std::sync::MutexGuard<'_, BTreeSet<Once>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends with the work, also when that is cancelled or panics.
+struct Claim {
+    hands: Arc<Hands>,
+    once: Once,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.hands.lock_under_way().remove(&self.once);
+    }
+}
+
+/// A task that ends with the group.
+pub(super) fn spawn(
+    tasks: &TaskGroup,
+    name: &'static str,
+    span: Span,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let ended = tasks.token();
+    tasks.spawn(name, async move {
+        ended.run_until_cancelled(work.instrument(span)).await;
+        Ok(())
+    });
+}

@@ -1,0 +1,178 @@
+//! The state store, as the coordinator calls it.
+//!
+//! Each call has a deadline and an answer in the words of the model; what the wire says besides is refused
+//! here. Which streams of the store are kept open, and what they mean, is for [`crate::shell`].
+
+use std::time::Duration;
+
+use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, NodeId};
+use lattice_core::pull::MergeCounts;
+use lattice_core::tree::{FANOUT, Position, Summary};
+use lattice_proto::convert::{self, Invalid, Seals};
+use lattice_proto::store::v1 as wire;
+use lattice_proto::store::v1::state_store_client::StateStoreClient;
+use lattice_runtime::grpc::{Channel, MESSAGE_BYTES_MAX};
+use tonic::{Status, Streaming};
+
+use crate::streams::reason;
+
+/// The longest wait for one answer of the store: a merge waits for the disk behind other writers.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Calls the store; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    calls: StateStoreClient<Channel>,
+    watches: StateStoreClient<Channel>,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// It did not answer, or refused.
+    #[error("store: {}", reason(.0))]
+    Status(#[from] Status),
+    /// It answered something else.
+    #[error("store: answer is malformed: {0}")]
+    Malformed(#[from] Invalid),
+}
+
+/// What the live map says of a page's heads.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    pub(crate) missing: Vec<usize>,
+    pub(crate) ahead: Vec<usize>,
+}
+
+/// A block of announcement sequence numbers that nobody else ever uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+}
+
+impl Store {
+    pub(crate) fn new(channel: &Channel) -> Self {
+        let client = |channel| {
+            StateStoreClient::new(channel)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        };
+        Self { calls: client(channel.deadline(DEADLINE)), watches: client(channel.clone()) }
+    }
+
+    /// The recent seals; idle time is extended on disk before it is told.
+    pub(crate) async fn seals(&self) -> Result<Seals, Error> {
+        let answer = self.calls.clone().seals(wire::SealsRequest {}).await?;
+        Ok(answer.into_inner().try_into()?)
+    }
+
+    pub(crate) async fn merge(&self, entries: &[Entry], origin: wire::Origin) -> Result<MergeCounts, Error> {
+        let entries = entries.iter().map(Into::into).collect();
+        let request = wire::MergeRequest { entries, origin: origin.into() };
+        let answer = self.calls.clone().merge(request).await?.into_inner();
+        Ok(MergeCounts {
+            merged: answer.merged,
+            known: answer.known,
+            held: answer.held,
+            dropped: answer.dropped,
+        })
+    }
+
+    /// Our own tree at `positions`, in that order: sixteen children where an inner node is.
+    pub(crate) async fn nodes(
+        &self,
+        positions: &[Position],
+    ) -> Result<Vec<Option<Box<[Summary; FANOUT]>>>, Error> {
+        let request = wire::NodesRequest { positions: positions.iter().map(Into::into).collect() };
+        let answer = self.calls.clone().nodes(request).await?.into_inner();
+        if answer.nodes.len() != positions.len() {
+            let problem = format!("has {} items for {} positions", answer.nodes.len(), positions.len());
+            return Err(Invalid::new("nodes", problem).into());
+        }
+        Ok(answer.nodes.into_iter().map(convert::own_node).collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) async fn compare(&self, heads: &[EntryHead]) -> Result<Compared, Error> {
+        let request = wire::CompareRequest { heads: heads.iter().map(Into::into).collect() };
+        let answer = self.calls.clone().compare(request).await?.into_inner();
+        let missing = indexes("missing", &answer.missing, heads.len())?;
+        let ahead = indexes("ahead", &answer.ahead, heads.len())?;
+        Ok(Compared { missing, ahead })
+    }
+
+    /// Answers a peer's request; the bytes are the peer's and the store's alone.
+    pub(crate) async fn exchange(
+        &self,
+        request: wire::ExchangeRequest,
+        timeout: Duration,
+    ) -> Result<wire::ExchangeResponse, Status> {
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(timeout);
+        Ok(self.calls.clone().exchange(request).await?.into_inner())
+    }
+
+    pub(crate) async fn reserve(&self, count: u32) -> Result<Block, Error> {
+        let request = wire::ReserveSequenceRequest { count };
+        let answer = self.calls.clone().reserve_sequence(request).await?.into_inner();
+        let incarnation = convert::incarnation("incarnation", &answer.incarnation)?;
+        if answer.count == 0 {
+            return Err(Invalid::new("count", "is 0: nothing was reserved").into());
+        }
+        Ok(Block { incarnation, first: answer.first, count: answer.count })
+    }
+
+    /// Tells what was heard from a peer, for hello answers and against replaced incarnations.
+    pub(crate) async fn heard(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        sequence: u64,
+        epoch: Epoch,
+    ) -> Result<(), Error> {
+        let request = wire::HeardRequest {
+            node: node.as_bytes().to_vec().into(),
+            incarnation: incarnation.0.to_vec().into(),
+            sequence,
+            epoch: epoch.0,
+        };
+        self.calls.clone().heard(request).await?;
+        Ok(())
+    }
+
+    /// Starts a new incarnation, unless `incarnation` was replaced already.
+    pub(crate) async fn reincarnate(&self, incarnation: Incarnation) -> Result<Incarnation, Error> {
+        let request = wire::ReincarnateRequest { incarnation: incarnation.0.to_vec().into() };
+        let answer = self.calls.clone().reincarnate(request).await?.into_inner();
+        Ok(convert::incarnation("incarnation", &answer.incarnation)?)
+    }
+
+    pub(crate) async fn set_trust(&self, nodes: impl Iterator<Item = NodeId>) -> Result<(), Status> {
+        let nodes = nodes.map(|node| node.as_bytes().to_vec().into()).collect();
+        self.calls.clone().set_trust(wire::SetTrustRequest { nodes }).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn watch_seals(&self) -> Result<Streaming<wire::SealsResponse>, Status> {
+        Ok(self.watches.clone().watch_seals(wire::WatchSealsRequest {}).await?.into_inner())
+    }
+
+    pub(crate) async fn watch_local_writes(&self) -> Result<Streaming<wire::LocalWrites>, Status> {
+        Ok(self.watches.clone().watch_local_writes(wire::WatchLocalWritesRequest {}).await?.into_inner())
+    }
+
+    pub(crate) async fn watch_asked(&self) -> Result<Streaming<wire::Asked>, Status> {
+        Ok(self.watches.clone().watch_asked(wire::WatchAskedRequest {}).await?.into_inner())
+    }
+}
+
+/// Indexes into what was asked, ascending.
+fn indexes(field: &str, indexes: &[u32], count: usize) -> Result<Vec<usize>, Invalid> {
+    let ascending = indexes.windows(2).all(|pair| pair[0] < pair[1]);
+    let within = indexes.last().is_none_or(|last| (*last as usize) < count);
+    if ascending && within {
+        return Ok(indexes.iter().map(|index| *index as usize).collect());
+    }
+    Err(Invalid::new(field, format!("takes ascending indexes below {count}")))
+}
