@@ -1,0 +1,267 @@
+//! Who asks, and whether that suffices.
+//!
+//! Tokens come from one file and are kept as digests only. Comparing digests of fixed size, all of them and
+//! without stopping early, tells a caller nothing about how close a guess was. A token is never logged and
+//! never part of an error.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use http::{HeaderMap, Method, Uri, header};
+use lattice_core::model::Digest;
+use lattice_runtime::config;
+
+use crate::access::{Access, Role};
+use crate::problem::{Kind, Problem};
+
+const FIELD: &str = "gateway.token_file";
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+const TOKENS_MAX: usize = 1_000;
+const TOKEN_BYTES_MAX: usize = 512;
+const READABLE_BY_OTHERS: u32 = 0o007;
+
+const CHALLENGE: &str = "Bearer realm=\"lattice\"";
+const CHALLENGE_UNKNOWN: &str = "Bearer realm=\"lattice\", error=\"invalid_token\"";
+const CHALLENGE_ROLE: &str = "Bearer realm=\"lattice\", error=\"insufficient_scope\"";
+
+/// What the caller of this request may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Grant(pub(crate) Role);
+
+/// Why a caller may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// No token was sent.
+    Missing,
+    /// The token is not in the file.
+    Unknown,
+    /// The token's role does not include this one.
+    Role(Role),
+}
+
+/// Decides who may do what.
+pub(crate) struct Auth {
+    /// `None`: no token file, so everybody who reaches the port may do everything.
+    tokens: Option<Vec<(Digest, Role)>>,
+}
+
+impl Auth {
+    /// Reads the token file, if there is one.
+    pub(crate) fn load(gateway: &config::Gateway) -> Result<Self, config::Error> {
+        let Some(path) = &gateway.token_file else { return Ok(Self { tokens: None }) };
+        let tokens = read(path)
+            .and_then(|text| parse(&text))
+            .map_err(|expected| config::Error::value(FIELD, path.display().to_string(), expected))?;
+        Ok(Self { tokens: Some(tokens) })
+    }
+
+    /// Whether the sender of `headers` may do what needs `access`.
+    pub(crate) fn check(&self, headers: &HeaderMap, access: Access) -> Result<Grant, Denied> {
+        let Some(tokens) = &self.tokens else { return Ok(Grant(Role::Admin)) };
+        let Access::Needs(needed) = access else { return Ok(Grant(Role::Read)) };
+        let token = bearer(headers).ok_or(Denied::Missing)?;
+        let role = role_of(tokens, token).ok_or(Denied::Unknown)?;
+        if role < needed {
+            return Err(Denied::Role(needed));
+        }
+        Ok(Grant(role))
+    }
+
+    /// Whether a page of another site sent this, to a gateway that asks for no token: then the browser of
+    /// somebody who may reach the port would act for that site.
+    pub(crate) fn forged(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+        if self.tokens.is_some() || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+            return false;
+        }
+        let Some(origin) = headers.get(header::ORIGIN) else { return false };
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let own = host.or_else(|| uri.authority().map(|authority| authority.as_str()));
+        let site = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
+        site.is_none() || site != own
+    }
+}
+
+impl Denied {
+    pub(crate) fn problem(self) -> Problem {
+        let detail = self.detail();
+        match self {
+            Self::Missing => Problem::new(Kind::Unauthorized, detail).challenge(CHALLENGE),
+            Self::Unknown => Problem::new(Kind::Unauthorized, detail).challenge(CHALLENGE_UNKNOWN),
+            Self::Role(_) => Problem::new(Kind::Forbidden, detail).challenge(CHALLENGE_ROLE),
+        }
+    }
+
+    pub(crate) fn status(self) -> tonic::Status {
+        match self {
+            Self::Missing | Self::Unknown => tonic::Status::unauthenticated(self.detail()),
+            Self::Role(_) => tonic::Status::permission_denied(self.detail()),
+        }
+    }
+
+    fn detail(self) -> String {
+        match self {
+            Self::Missing => "a token is needed: Authorization: Bearer <token>".to_owned(),
+            Self::Unknown => "the token is not known here".to_owned(),
+            Self::Role(needed) => format!("the token's role must include {}", needed.name()),
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn role_of(tokens: &[(Digest, Role)], token: &str) -> Option<Role> {
+    let given = Digest::of(&[token.as_bytes()]);
+    let mut found = None;
+    for (digest, role) in tokens {
+        let difference = digest.0.iter().zip(given.0).fold(0, |sum, (left, right)| sum | (left ^ right));
+        if difference == 0 {
+            found = Some(*role);
+        }
+    }
+    found
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let unreadable = |error| format!("cannot be read: {error}");
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.permissions().mode() & READABLE_BY_OTHERS != 0 {
+        return Err("must not be open to other users: chmod 600, or 640 for a group".to_owned());
+    }
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("must have at most {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
+/// Errors name the line, never what is on it.
+fn parse(text: &str) -> Result<Vec<(Digest, Role)>, String> {
+    let mut tokens: Vec<(Digest, Role)> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let mut words = line.split_ascii_whitespace();
+        let (role, token) = match (words.next(), words.next(), words.next()) {
+            (Some(role), Some(token), None) => (role, token),
+            _ => return Err(format!("line {number} must be <role> <token>")),
+        };
+        let role = [Role::Read, Role::Write, Role::Admin]
+            .into_iter()
+            .find(|known| known.name() == role)
+            .ok_or_else(|| format!("line {number} must begin with the role read, write or admin"))?;
+        if token.len() > TOKEN_BYTES_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!(
+                "the token of line {number} must be 1 to {TOKEN_BYTES_MAX} printable ASCII characters"
+            ));
+        }
+        let digest = Digest::of(&[token.as_bytes()]);
+        if tokens.iter().any(|(other, _)| *other == digest) {
+            return Err(format!("line {number} repeats a token: each has one role"));
+        }
+        tokens.push((digest, role));
+        if tokens.len() > TOKENS_MAX {
+            return Err(format!("must have at most {TOKENS_MAX} tokens"));
+        }
+    }
+    if tokens.is_empty() {
+        return Err("must have at least one line <role> <token>, else nobody gets in".to_owned());
+    }
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn headers(pairs: &[(http::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    fn auth() -> Auth {
+        Auth { tokens: Some(parse("# who\nread r\n\n write w \nadmin a\n").unwrap()) }
+    }
+
+    #[test]
+    fn roles_include_the_ones_below() {
+        let needs = |role| Access::Needs(role);
+        for (sent, access, expected) in [
+            (None, Access::Open, Ok(Grant(Role::Read))),
+            (None, needs(Role::Read), Err(Denied::Missing)),
+            (Some("Basic r"), needs(Role::Read), Err(Denied::Missing)),
+            (Some("Bearer nobody"), needs(Role::Read), Err(Denied::Unknown)),
+            (Some("Bearer "), needs(Role::Read), Err(Denied::Unknown)),
+            (Some("Bearer r"), needs(Role::Read), Ok(Grant(Role::Read))),
+            (Some("bearer r"), needs(Role::Read), Ok(Grant(Role::Read))),
+            (Some("Bearer r"), needs(Role::Write), Err(Denied::Role(Role::Write))),
+            (Some("Bearer w"), needs(Role::Read), Ok(Grant(Role::Write))),
+            (Some("Bearer w"), needs(Role::Admin), Err(Denied::Role(Role::Admin))),
+            (Some("Bearer a"), needs(Role::Admin), Ok(Grant(Role::Admin))),
+        ] {
+            let headers = sent.map(|sent| headers(&[(header::AUTHORIZATION, sent)])).unwrap_or_default();
+            assert_eq!(auth().check(&headers, access), expected, "{sent:?} for {access:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_token_file_is_refused_by_line_and_never_shows_a_token() {
+        for (text, expected) in [
+            ("", "at least one line"),
+            ("# only a comment", "at least one line"),
+            ("read", "line 1 must be"),
+            ("read secret more", "line 1 must be"),
+            ("\nroot secret", "line 2 must begin with the role"),
+            ("read secret\nadmin secret", "line 2 repeats a token"),
+            ("read s\u{e9}cret", "line 1 must be 1 to 512"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text:?}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_file_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        fs::write(&path, "read r\n").unwrap();
+        let gateway = config::Gateway { token_file: Some(path.clone()), ..Default::default() };
+        for (mode, good) in [(0o600, true), (0o640, true), (0o644, false), (0o604, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Auth::load(&gateway).is_ok(), good, "{mode:o}");
+        }
+        fs::remove_file(&path).unwrap();
+        let error = Auth::load(&gateway).err().unwrap().to_string();
+        assert!(error.contains("gateway.token_file") && error.contains("cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn only_a_foreign_page_that_changes_something_is_forged() {
+        let open = Auth { tokens: None };
+        let uri = Uri::from_static("/api/lattice/reconcile");
+        let own = [(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")];
+        let foreign = [(header::HOST, "localhost:8080"), (header::ORIGIN, "http://elsewhere")];
+        let hidden = [(header::HOST, "localhost:8080"), (header::ORIGIN, "null")];
+        for (auth, method, sent, forged) in [
+            (&open, Method::POST, &headers(&own), false),
+            (&open, Method::POST, &headers(&foreign), true),
+            (&open, Method::POST, &headers(&hidden), true),
+            (&open, Method::POST, &headers(&own[..1]), false),
+            (&open, Method::GET, &headers(&foreign), false),
+            (&auth(), Method::POST, &headers(&foreign), false),
+        ] {
+            assert_eq!(auth.forged(&method, &uri, sent), forged, "{method} {sent:?}");
+        }
+    }
+}

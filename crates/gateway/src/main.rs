@@ -1,0 +1,44 @@
+//! The gateway as a process of its own: dials its siblings where the node's file says they listen.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::ExitCode;
+
+use gateway::{Channels, Service};
+use lattice_runtime::config::Listen;
+use lattice_runtime::grpc::Channel;
+use lattice_runtime::process::{self, Failure};
+use lattice_runtime::{Config, Runtime};
+use tokio_util::sync::CancellationToken;
+
+struct Gateway;
+
+impl process::Service for Gateway {
+    const NAME: &'static str = "gateway";
+    const ABOUT: &'static str = "The public port of a Lattice node: REST and gRPC for clients and operators";
+    const HAS_HTTP_PORT: bool = true;
+
+    fn health_at(config: &Config) -> Listen {
+        // An unspecified address is good to listen on, not to dial.
+        let mut address = config.gateway.listen;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+        Listen::Tcp(address)
+    }
+
+    async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
+        let channels = Channels {
+            store: Channel::connect(&config.store.listen),
+            sensor: Channel::connect(&config.sensor.listen),
+            coordinator: Channel::connect(&config.coordinator.listen),
+        };
+        let service = Service::bind(&config, &runtime, channels).await?;
+        Ok(service.run(shutdown).await?)
+    }
+}
+
+fn main() -> ExitCode {
+    process::service_main::<Gateway>()
+}

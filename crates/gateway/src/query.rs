@@ -1,0 +1,202 @@
+//! Query parameters: each known one at most once, and no other.
+//!
+//! A parameter that is not known is refused rather than ignored: `?tll=60s` must not store an entry that
+//! lives for ever.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::Uri;
+use lattice_core::model::{KEY_BYTES_MAX, NodeId};
+
+use crate::key;
+use crate::problem::{Kind, Problem, shortened};
+
+/// How many elements a page has when the client does not say.
+const LIMIT_DEFAULT: u32 = 100;
+const LIMIT_MAX: u32 = 1_000;
+/// Ten years: longer than any lease, and far from where times overflow.
+const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3_600_000;
+
+/// The parameters of one request.
+#[derive(Debug)]
+pub(crate) struct Query(Vec<(&'static str, String)>);
+
+impl Query {
+    /// Takes the parameters `known`, and refuses all others.
+    pub(crate) fn parse(uri: &Uri, known: &[&'static str]) -> Result<Self, Problem> {
+        let mut parameters: Vec<(&'static str, String)> = Vec::new();
+        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = key::decode(name, true).map_err(|error| refused(&shortened(name), error))?;
+            let Some(name) = known.iter().find(|known| **known == name) else {
+                return Err(refused(&shortened(&name), unknown(known)));
+            };
+            if parameters.iter().any(|(given, _)| given == name) {
+                return Err(refused(name, "is given twice"));
+            }
+            let value = key::decode(value, true).map_err(|error| refused(name, error))?;
+            parameters.push((name, value));
+        }
+        Ok(Self(parameters))
+    }
+
+    /// The text of a parameter.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(given, _)| *given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `limit`: 1 to 1,000, 100 when it is not given.
+    pub(crate) fn limit(&self) -> Result<u32, Problem> {
+        let Some(text) = self.text("limit") else { return Ok(LIMIT_DEFAULT) };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(limit @ 1..=LIMIT_MAX) if digits => Ok(limit),
+            _ => Err(refused("limit", format!("must be 1 to {LIMIT_MAX}"))),
+        }
+    }
+
+    /// `ttl` in milliseconds: a number with one unit.
+    pub(crate) fn ttl_ms(&self) -> Result<Option<u64>, Problem> {
+        self.text("ttl").map(|text| duration_ms(text).ok_or_else(bad_ttl)).transpose()
+    }
+
+    /// The beginning of keys, or a place among them: at most as long as a key. Empty when it is not given.
+    pub(crate) fn key_part(&self, name: &'static str) -> Result<Bytes, Problem> {
+        let text = self.text(name).unwrap_or_default();
+        if text.len() > KEY_BYTES_MAX {
+            let detail = format!("has {} bytes: a key has at most {KEY_BYTES_MAX}", text.len());
+            return Err(refused(name, detail));
+        }
+        Ok(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// `cursor`: the `next` of the page before. Empty when it is not given.
+    pub(crate) fn cursor(&self) -> Result<Bytes, Problem> {
+        let text = self.text("cursor").unwrap_or_default();
+        let cursor = URL_SAFE_NO_PAD.decode(text);
+        cursor.map(Bytes::from).map_err(|_| refused("cursor", "must be the next of the page before"))
+    }
+
+    /// A node by its key.
+    pub(crate) fn node(&self, name: &'static str) -> Result<Option<NodeId>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| refused(name, "must be a node's public key, 64 hex characters"))
+    }
+}
+
+/// A cursor as text.
+pub(crate) fn cursor_text(cursor: &[u8]) -> Option<String> {
+    (!cursor.is_empty()).then(|| URL_SAFE_NO_PAD.encode(cursor))
+}
+
+fn duration_ms(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
+    (1..=TTL_MS_MAX).contains(&ms).then_some(ms)
+}
+
+fn bad_ttl() -> Problem {
+    refused("ttl", "must be a number with one unit (ms, s, m, h), like 60s; 1ms to 87600h")
+}
+
+fn unknown(known: &[&str]) -> String {
+    match known {
+        [] => "is not known: this route takes none".to_owned(),
+        known => format!("is not known: this route takes {}", known.join(", ")),
+    }
+}
+
+fn refused(name: &str, what: impl std::fmt::Display) -> Problem {
+    Problem::new(Kind::ParameterInvalid, format!("parameter {name} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Result<Query, Problem> {
+        let uri: Uri = format!("/x?{text}").parse().unwrap();
+        Query::parse(&uri, &["prefix", "limit", "ttl", "cursor", "peer"])
+    }
+
+    #[test]
+    fn parameters_are_decoded_once() {
+        let query = query("prefix=a%2Fb+c%2B&&limit=5").unwrap();
+        assert_eq!(query.text("prefix"), Some("a/b c+"));
+        assert_eq!(query.text("limit"), Some("5"));
+        assert_eq!(query.text("ttl"), None);
+    }
+
+    #[test]
+    fn unknown_repeated_and_malformed_ones_are_refused_by_name() {
+        for (text, detail) in [
+            ("tll=60s", "parameter tll is not known: this route takes prefix"),
+            ("ttl=1s&ttl=2s", "parameter ttl is given twice"),
+            ("prefix=%FF", "parameter prefix is not UTF-8"),
+            ("prefix=%2", "parameter prefix has a %"),
+            ("%FF=1", "is not UTF-8"),
+        ] {
+            let problem = query(text).unwrap_err();
+            assert!(problem.detail().contains(detail), "{text}: {}", problem.detail());
+        }
+    }
+
+    #[test]
+    fn limits_are_one_to_a_thousand() {
+        for (text, limit) in [
+            ("", Some(100)),
+            ("limit=1", Some(1)),
+            ("limit=1000", Some(1_000)),
+            ("limit=0", None),
+            ("limit=1001", None),
+            ("limit=-1", None),
+            ("limit=%2B1", None),
+            ("limit=", None),
+            ("limit=ten", None),
+            ("limit=99999999999999999999", None),
+        ] {
+            assert_eq!(query(text).unwrap().limit().ok(), limit, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_to_live_have_one_unit() {
+        for (text, ms) in [
+            ("500ms", Some(500)),
+            ("60s", Some(60_000)),
+            ("5m", Some(300_000)),
+            ("2h", Some(7_200_000)),
+            ("87600h", Some(315_360_000_000)),
+            ("87601h", None),
+            ("0s", None),
+            ("60", None),
+            ("s", None),
+            ("1m30s", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("1d", None),
+            ("18446744073709551615h", None),
+            ("", None),
+        ] {
+            let query = query(&format!("ttl={text}")).unwrap();
+            assert_eq!(query.ttl_ms().ok().flatten(), ms, "{text}");
+        }
+    }
+
+    #[test]
+    fn cursors_come_back_as_they_went() {
+        let text = cursor_text(b"a/b\xff").unwrap();
+        assert_eq!(query(&format!("cursor={text}")).unwrap().cursor().unwrap(), &b"a/b\xff"[..]);
+        assert_eq!(cursor_text(b""), None);
+        assert!(query("cursor=%21").unwrap().cursor().is_err());
+    }
+}

@@ -1,0 +1,276 @@
+//! Keys and values: `/v1/kv` and `/v1/batch`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use lattice_core::model::{VALUE_BYTES_MAX, Version};
+use lattice_proto::kv::v1 as wire;
+use lattice_proto::types::v1::{Entry, entry};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::body::require_type;
+use crate::conditions;
+use crate::json;
+use crate::key;
+use crate::problem::{Kind, Problem, Sibling};
+use crate::query::{Query, cursor_text};
+
+const LATTICE_VERSION: HeaderName = HeaderName::from_static("lattice-version");
+const LATTICE_EXPIRES: HeaderName = HeaderName::from_static("lattice-expires");
+
+const OPERATIONS_MAX: usize = 1_000;
+/// Keys and values together.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// The same as JSON: base64 takes a third more, and each operation some words.
+const BATCH_BODY_BYTES_MAX: usize = 12 << 20;
+
+/// `GET /v1/kv/{key}`
+pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let key = key::of_path(request.uri())?;
+    Query::parse(request.uri(), &[])?;
+    let version_min = conditions::version_min(request.headers())?;
+    let question =
+        wire::GetRequest { key: key.into_bytes(), version_min: version_min.as_ref().map(Into::into) };
+    let answer = app.kv().get(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    let entry = answer.into_inner().entry.ok_or_else(|| nonsense("an entry"))?;
+    let version = version_of(entry.version)?;
+    let Some(entry::Content::Value(value)) = entry.content else {
+        return Err(Problem::new(Kind::KeyNotFound, "the key has no value"));
+    };
+
+    let mut headers = versioned(&version, entry.expires_ms)?;
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if conditions::unchanged(request.headers(), &version) {
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok((headers, Body::from(value)).into_response())
+}
+
+/// `PUT /v1/kv/{key}?ttl=60s`
+pub(super) async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let key = key::of_path(&parts.uri)?;
+    let ttl_ms = Query::parse(&parts.uri, &["ttl"])?.ttl_ms()?;
+    let condition = conditions::of_write(&parts.headers)?;
+    let value = app.bodies.read(&parts.headers, body, "the value", VALUE_BYTES_MAX).await?;
+
+    let text = key::text(key.as_bytes());
+    let question = wire::PutRequest { key: key.into_bytes(), value: value.bytes.clone(), ttl_ms, condition };
+    let answer = app.kv().put(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    let wire::PutResponse { version, expires_ms } = answer.into_inner();
+    let version = version_of(version)?;
+    let headers = versioned(&version, expires_ms)?;
+    let written =
+        json::Written { key: text, version: version.to_string(), expires: expires_ms.map(json::time) };
+    Ok((headers, Json(written)).into_response())
+}
+
+/// `DELETE /v1/kv/{key}`
+pub(super) async fn delete(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let key = key::of_path(request.uri())?;
+    Query::parse(request.uri(), &[])?;
+    let condition = conditions::of_delete(request.headers())?;
+    let text = key::text(key.as_bytes());
+    let question = wire::DeleteRequest { key: key.into_bytes(), condition };
+    let answer = app.kv().delete(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    let version = version_of(answer.into_inner().version)?;
+    let headers = [(LATTICE_VERSION, conditions::bare(&version))];
+    Ok((headers, Json(json::Deleted { key: text, version: version.to_string() })).into_response())
+}
+
+/// `GET /v1/kv?prefix=&start=&limit=&cursor=`
+pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Json<json::Page>, Problem> {
+    let query = Query::parse(request.uri(), &["prefix", "start", "limit", "cursor"])?;
+    let question = wire::ListRequest {
+        prefix: query.key_part("prefix")?,
+        start: query.key_part("start")?,
+        cursor: query.cursor()?,
+        limit: query.limit()?,
+    };
+    let answer =
+        app.kv().list(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?.into_inner();
+    let entries = answer.entries.into_iter().map(listed).collect::<Result<_, _>>()?;
+    Ok(Json(json::Page { entries, next: cursor_text(&answer.next) }))
+}
+
+/// `POST /v1/batch`
+pub(super) async fn batch(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<json::Batched>, Problem> {
+    let (parts, body) = request.into_parts();
+    Query::parse(&parts.uri, &[])?;
+    require_type(&parts.headers, &["application/json"])?;
+    let body = app.bodies.read(&parts.headers, body, "the batch", BATCH_BODY_BYTES_MAX).await?;
+    let operations = operations(&body.bytes)?;
+    let question = wire::BatchRequest { operations };
+    let answer = app.kv().batch(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    let versions =
+        answer.into_inner().versions.into_iter().map(|version| Ok(version_of(Some(version))?.to_string()));
+    Ok(Json(json::Batched { versions: versions.collect::<Result<_, Problem>>()? }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    operations: Vec<Operation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Operation {
+    op: Op,
+    key: String,
+    value: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Op {
+    Put,
+    Delete,
+}
+
+/// Parses a batch. Errors name the operation.
+fn operations(body: &[u8]) -> Result<Vec<wire::Operation>, Problem> {
+    let batch: Batch = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(Kind::BodyInvalid, format!("the batch is not as it should be: {error}"))
+    })?;
+    let count = batch.operations.len();
+    if !(1..=OPERATIONS_MAX).contains(&count) {
+        let detail = format!("operations has {count} elements: it takes 1 to {OPERATIONS_MAX}");
+        return Err(Problem::new(Kind::BodyInvalid, detail));
+    }
+    let mut bytes = 0;
+    let mut operations = Vec::with_capacity(count);
+    for (index, operation) in batch.operations.into_iter().enumerate() {
+        let (operation, size) = parse(index, operation)?;
+        bytes += size;
+        operations.push(operation);
+    }
+    if bytes > BATCH_BYTES_MAX {
+        let detail = format!(
+            "operations hold {bytes} bytes of keys and values: a batch takes at most {BATCH_BYTES_MAX}"
+        );
+        return Err(Problem::new(Kind::TooLarge, detail));
+    }
+    Ok(operations)
+}
+
+fn parse(index: usize, operation: Operation) -> Result<(wire::Operation, usize), Problem> {
+    let at = |member: &str, what: &str| format!("operations[{index}].{member}: {what}");
+    let key = key::parse(operation.key)
+        .map_err(|error| Problem::new(Kind::KeyInvalid, at("key", &error.to_string())))?
+        .into_bytes();
+    let invalid = |what: &str| Problem::new(Kind::BodyInvalid, at("value", what));
+    let key_length = key.len();
+    match (operation.op, operation.value) {
+        (Op::Put, Some(text)) => {
+            let value = STANDARD.decode(text).map_err(|_| invalid("must be standard base64 with padding"))?;
+            if value.len() > VALUE_BYTES_MAX {
+                let detail = format!("has {} bytes: a value takes at most {VALUE_BYTES_MAX}", value.len());
+                return Err(Problem::new(Kind::TooLarge, at("value", &detail)));
+            }
+            let size = key_length + value.len();
+            let put = wire::PutRequest { key, value: Bytes::from(value), ttl_ms: None, condition: None };
+            Ok((wire::Operation { operation: Some(wire::operation::Operation::Put(put)) }, size))
+        }
+        (Op::Delete, None) => {
+            let delete = wire::DeleteRequest { key, condition: None };
+            Ok((wire::Operation { operation: Some(wire::operation::Operation::Delete(delete)) }, key_length))
+        }
+        (Op::Put, None) => Err(invalid("is missing: a put takes base64")),
+        (Op::Delete, Some(_)) => Err(invalid("does not go with a delete")),
+    }
+}
+
+fn listed(entry: Entry) -> Result<json::Entry, Problem> {
+    let Some(entry::Content::Value(value)) = entry.content else { return Err(nonsense("a value")) };
+    Ok(json::Entry {
+        key: key::text(&entry.key),
+        value: json::base64(&value),
+        version: version_of(entry.version)?.to_string(),
+        expires: entry.expires_ms.map(json::time),
+    })
+}
+
+fn versioned(version: &Version, expires_ms: Option<u64>) -> Result<HeaderMap, Problem> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ETAG, conditions::etag(version));
+    headers.insert(LATTICE_VERSION, conditions::bare(version));
+    if let Some(expires_ms) = expires_ms {
+        let expires = HeaderValue::try_from(json::time(expires_ms)).map_err(|_| nonsense("an expiry"))?;
+        headers.insert(LATTICE_EXPIRES, expires);
+    }
+    Ok(headers)
+}
+
+fn version_of(version: Option<lattice_proto::types::v1::Version>) -> Result<Version, Problem> {
+    version.and_then(|version| version.try_into().ok()).ok_or_else(|| nonsense("a version"))
+}
+
+fn nonsense(what: &str) -> Problem {
+    Problem::new(Kind::Internal, format!("state-store answered without {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_parsed() {
+        let parsed = operations(
+            br#"{"operations":[{"op":"put","key":"a","value":"AQI="},{"op":"delete","key":"b"}]}"#,
+        );
+        let parsed: Vec<_> =
+            parsed.unwrap().into_iter().map(|operation| operation.operation.unwrap()).collect();
+        let [wire::operation::Operation::Put(put), wire::operation::Operation::Delete(delete)] = &parsed[..]
+        else {
+            panic!("{parsed:?}");
+        };
+        assert_eq!((&put.key[..], &put.value[..]), (&b"a"[..], &[1, 2][..]));
+        assert_eq!(&delete.key[..], b"b");
+    }
+
+    #[test]
+    fn batches_that_are_not_are_refused_by_place() {
+        let value = STANDARD.encode(vec![0; VALUE_BYTES_MAX + 1]);
+        let too_long = format!(r#"{{"operations":[{{"op":"put","key":"a","value":"{value}"}}]}}"#);
+        let value = STANDARD.encode(vec![0; VALUE_BYTES_MAX]);
+        let many = vec![format!(r#"{{"op":"put","key":"a","value":"{value}"}}"#); 8].join(",");
+        let too_large = format!(r#"{{"operations":[{many}]}}"#);
+        let deletes = vec![r#"{"op":"delete","key":"a"}"#; 1_001].join(",");
+        let too_many = format!(r#"{{"operations":[{deletes}]}}"#);
+        for (body, kind, detail) in [
+            ("", Kind::BodyInvalid, "EOF"),
+            ("[]", Kind::BodyInvalid, "invalid"),
+            (r#"{"operations":[]}"#, Kind::BodyInvalid, "1 to 1000"),
+            (&too_many, Kind::BodyInvalid, "1001 elements"),
+            (r#"{"operations":[{"op":"get","key":"a"}]}"#, Kind::BodyInvalid, "unknown variant"),
+            (r#"{"operations":[{"op":"put","key":"a","valu":"AQ=="}]}"#, Kind::BodyInvalid, "unknown field"),
+            (r#"{"operations":[{"op":"put","key":"","value":""}]}"#, Kind::KeyInvalid, "operations[0].key"),
+            (
+                r#"{"operations":[{"op":"put","key":"a"}]}"#,
+                Kind::BodyInvalid,
+                "operations[0].value: is missing",
+            ),
+            (r#"{"operations":[{"op":"put","key":"a","value":"AQ"}]}"#, Kind::BodyInvalid, "padding"),
+            (r#"{"operations":[{"op":"delete","key":"a","value":""}]}"#, Kind::BodyInvalid, "with a delete"),
+            (&too_long, Kind::TooLarge, "1048577 bytes"),
+            (&too_large, Kind::TooLarge, "8388616 bytes"),
+        ] {
+            let problem = operations(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.kind(), kind, "{}", problem.detail());
+            assert!(problem.detail().contains(detail), "{}", problem.detail());
+        }
+    }
+}

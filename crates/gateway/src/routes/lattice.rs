@@ -1,0 +1,130 @@
+//! What the node knows of itself and its peers: the reading half of `/api/lattice`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use lattice_core::signed::Signed;
+use lattice_proto::codec::decode_announcement;
+use lattice_proto::coordinator::v1 as wire;
+
+use crate::app::App;
+use crate::json;
+use crate::problem::{Kind, Problem, Sibling};
+use crate::query::Query;
+
+/// `GET /api/lattice/state`
+pub(super) async fn state(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<json::State>, Problem> {
+    Query::parse(request.uri(), &[])?;
+    let answer = app.coordinator().state(wire::StateRequest {}).await.map_err(coordinator)?.into_inner();
+    let signed = answer.announcement.ok_or_else(|| nonsense("no announcement"))?;
+    let signed: Signed = signed.try_into().map_err(nonsense)?;
+    // Ours: whoever reads it checks the signature, as of any node's.
+    let announcement = decode_announcement(&signed).map_err(nonsense)?;
+    Ok(Json(json::State::new(&announcement, answer.state_size)))
+}
+
+/// `GET /api/lattice/nodes`
+pub(super) async fn nodes(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<json::Nodes>, Problem> {
+    Query::parse(request.uri(), &[])?;
+    let nodes = status(&app).await?.urls;
+    Ok(Json(json::Nodes { success: true, count: nodes.len(), nodes }))
+}
+
+/// `GET /api/lattice/p2p/status`
+pub(super) async fn p2p_status(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<json::P2pStatus>, Problem> {
+    Query::parse(request.uri(), &[])?;
+    let status = status(&app).await?;
+    let (sync_mode, mode) = (json::sync_mode(status.sync_mode()), json::mode(status.mode()));
+    let health = json::health(status.health());
+    let sensor = status.sensor.unwrap_or_default();
+    Ok(Json(json::P2pStatus {
+        success: true,
+        enabled: sensor.enabled,
+        started: sensor.started,
+        libp2p_available: sensor.available,
+        error: json::some(sensor.error),
+        topic: app.settings.topic.clone(),
+        listen_multiaddrs: sensor.listen_addresses,
+        bootstrap_peers: app.settings.bootstrap.clone(),
+        peer_count: sensor.live,
+        has_peers: sensor.live > 0,
+        http_sync_enabled: app.settings.http_sync_enabled,
+        sync_mode,
+        mode,
+        heartbeat_active: status.heartbeat_active,
+        connected_count: sensor.connected,
+        zombie_count: sensor.zombie,
+        health,
+        fallback_in_ms: status.fallback_in_ms,
+        clock_error: json::some(status.clock_error),
+    }))
+}
+
+/// `GET /api/lattice/p2p/identity`
+pub(super) async fn p2p_identity(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<json::Identity>, Problem> {
+    Query::parse(request.uri(), &[])?;
+    let status = status(&app).await?;
+    let sensor = status.sensor.unwrap_or_default();
+    if sensor.peer_id.is_empty() {
+        let why = json::some(sensor.error).unwrap_or_else(|| "has not answered yet".to_owned());
+        return Err(Problem::new(Kind::Unavailable, format!("{}: {why}", Sibling::Sensor.name())));
+    }
+    Ok(Json(json::Identity {
+        success: true,
+        peer_id: sensor.peer_id,
+        public_key: hex::encode(&status.node),
+        listen_addrs: sensor.listen_addresses,
+    }))
+}
+
+/// `GET /api/lattice/peers`
+pub(super) async fn peers(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<json::Peers>, Problem> {
+    Query::parse(request.uri(), &[])?;
+    let status = status(&app).await?;
+    Ok(Json(json::Peers {
+        success: true,
+        count: status.peers.len(),
+        peers: status.peers.into_iter().map(Into::into).collect(),
+        url_errors: status.url_errors.into_iter().map(Into::into).collect(),
+    }))
+}
+
+/// `GET /api/lattice/heals?limit=`
+pub(super) async fn heals(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<json::Heals>, Problem> {
+    let limit = Query::parse(request.uri(), &["limit"])?.limit()?;
+    let answer = app.coordinator().heals(wire::HealsRequest { limit }).await.map_err(coordinator)?;
+    let heals = answer.into_inner().heals.into_iter().map(Into::into).collect();
+    Ok(Json(json::Heals { success: true, heals }))
+}
+
+async fn status(app: &App) -> Result<wire::StatusResponse, Problem> {
+    let answer = app.coordinator().status(wire::StatusRequest {}).await.map_err(coordinator)?;
+    Ok(answer.into_inner())
+}
+
+fn coordinator(status: tonic::Status) -> Problem {
+    Sibling::Coordinator.problem(&status)
+}
+
+fn nonsense(why: impl std::fmt::Display) -> Problem {
+    Problem::new(Kind::Internal, format!("sync-coordinator answered with a state that is none: {why}"))
+}

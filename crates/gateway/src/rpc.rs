@@ -1,0 +1,209 @@
+//! gRPC for clients: the store's `KeyValue` and the coordinator's `SyncCoordinator`, passed on.
+//!
+//! Only the message and its deadline go on; the trace does so by itself, and nothing else of a client's
+//! metadata reaches a sibling. What REST refuses of a key is refused here, too, so that both see one map.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use lattice_core::model::Key;
+use lattice_proto::coordinator::v1 as coordinator;
+use lattice_proto::coordinator::v1::sync_coordinator_server::{SyncCoordinator, SyncCoordinatorServer};
+use lattice_proto::kv::v1 as kv;
+use lattice_proto::kv::v1::key_value_server::{KeyValue, KeyValueServer};
+use lattice_runtime::grpc::{self, HealthReporter, Layered, MESSAGE_BYTES_MAX, ServingStatus};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::access::Role;
+use crate::app::App;
+use crate::auth::{Denied, Grant};
+
+/// The port as a whole, to the health service.
+const WHOLE: &str = "";
+const DEADLINE: &str = "grpc-timeout";
+
+/// What this port serves; reflection tells of no more, though the descriptors hold all of the node.
+const SERVED: [&str; 4] = [
+    "lattice.kv.v1.KeyValue",
+    "lattice.coordinator.v1.SyncCoordinator",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+];
+
+/// All gRPC services of the port, and the reporter that ends health watches.
+pub(crate) async fn services(
+    app: Arc<App>,
+) -> Result<(Layered, HealthReporter), tonic_reflection::server::Error> {
+    let (reporter, health) = grpc::health();
+    for name in SERVED {
+        reporter.set_service_status(name, ServingStatus::Serving).await;
+    }
+    let reflection = SERVED
+        .into_iter()
+        .fold(tonic_reflection::server::Builder::configure(), |builder, name| builder.with_service_name(name))
+        .register_encoded_file_descriptor_set(lattice_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let passed = Passed(app);
+    let routes = Routes::new(health)
+        .add_service(reflection)
+        .add_service(KeyValueServer::new(passed.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(SyncCoordinatorServer::new(passed));
+    Ok((grpc::layered(routes), reporter))
+}
+
+/// Ends health watches, which would otherwise hold up the drain.
+pub(crate) async fn stop_watches(reporter: &mut HealthReporter) {
+    for name in SERVED.into_iter().chain([WHOLE]) {
+        reporter.clear_service_status(name).await;
+    }
+}
+
+#[derive(Clone)]
+struct Passed(Arc<App>);
+
+/// An event stream being passed on.
+struct Watch {
+    source: Streaming<coordinator::Event>,
+    stopping: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Watch {
+    /// Clients resume by themselves; they are told why they have to.
+    async fn next(&mut self) -> Option<Result<coordinator::Event, Status>> {
+        tokio::select! {
+            event = self.source.message() => event.transpose(),
+            () = self.stopping.cancelled() => Some(Err(Status::unavailable("the gateway is stopping"))),
+        }
+    }
+}
+
+/// The message and its deadline, and nothing else that the client sent.
+fn forward<T>(request: Request<T>) -> Request<T> {
+    let deadline = request.metadata().get(DEADLINE).cloned();
+    let mut forwarded = Request::new(request.into_inner());
+    if let Some(deadline) = deadline {
+        forwarded.metadata_mut().insert(DEADLINE, deadline);
+    }
+    forwarded
+}
+
+/// A key that REST could name, too.
+fn checked(field: &str, key: &Bytes) -> Result<(), Status> {
+    let refused = |why: &dyn std::fmt::Display| Status::invalid_argument(format!("{field}: {why}"));
+    Key::try_from(key.clone()).map_err(|error| refused(&error))?;
+    std::str::from_utf8(key).map_err(|_| refused(&"a key is UTF-8"))?;
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl KeyValue for Passed {
+    async fn get(&self, request: Request<kv::GetRequest>) -> Result<Response<kv::GetResponse>, Status> {
+        checked("key", &request.get_ref().key)?;
+        self.0.kv().get(forward(request)).await
+    }
+
+    async fn put(&self, request: Request<kv::PutRequest>) -> Result<Response<kv::PutResponse>, Status> {
+        checked("key", &request.get_ref().key)?;
+        self.0.kv().put(forward(request)).await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<kv::DeleteRequest>,
+    ) -> Result<Response<kv::DeleteResponse>, Status> {
+        checked("key", &request.get_ref().key)?;
+        self.0.kv().delete(forward(request)).await
+    }
+
+    async fn list(&self, request: Request<kv::ListRequest>) -> Result<Response<kv::ListResponse>, Status> {
+        self.0.kv().list(forward(request)).await
+    }
+
+    async fn batch(&self, request: Request<kv::BatchRequest>) -> Result<Response<kv::BatchResponse>, Status> {
+        use kv::operation::Operation;
+        for (index, operation) in request.get_ref().operations.iter().enumerate() {
+            let key = match &operation.operation {
+                Some(Operation::Put(put)) => &put.key,
+                Some(Operation::Delete(delete)) => &delete.key,
+                None => return Err(Status::invalid_argument(format!("operations[{index}]: is missing"))),
+            };
+            checked(&format!("operations[{index}].key"), key)?;
+        }
+        self.0.kv().batch(forward(request)).await
+    }
+}
+
+#[tonic::async_trait]
+impl SyncCoordinator for Passed {
+    type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<coordinator::Event, Status>> + Send>>;
+
+    async fn status(
+        &self,
+        request: Request<coordinator::StatusRequest>,
+    ) -> Result<Response<coordinator::StatusResponse>, Status> {
+        self.0.coordinator().status(forward(request)).await
+    }
+
+    async fn state(
+        &self,
+        request: Request<coordinator::StateRequest>,
+    ) -> Result<Response<coordinator::StateResponse>, Status> {
+        self.0.coordinator().state(forward(request)).await
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<coordinator::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let place = self.0.admit_stream().map_err(|problem| Status::resource_exhausted(problem.detail()))?;
+        let source = self.0.coordinator_streams().watch_events(forward(request)).await?.into_inner();
+        let watch = Watch { source, stopping: self.0.stopping.clone(), _place: place };
+        let events = stream::unfold(Some(watch), |watch| async {
+            let mut watch = watch?;
+            let event = watch.next().await?;
+            // After an error nothing follows.
+            let watch = event.is_ok().then_some(watch);
+            Some((event, watch))
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn switch_mode(
+        &self,
+        request: Request<coordinator::SwitchModeRequest>,
+    ) -> Result<Response<coordinator::SwitchModeResponse>, Status> {
+        self.0.coordinator().switch_mode(forward(request)).await
+    }
+
+    async fn reconcile(
+        &self,
+        request: Request<coordinator::ReconcileRequest>,
+    ) -> Result<Response<coordinator::ReconcileResponse>, Status> {
+        self.0.coordinator().reconcile(forward(request)).await
+    }
+
+    async fn heals(
+        &self,
+        request: Request<coordinator::HealsRequest>,
+    ) -> Result<Response<coordinator::HealsResponse>, Status> {
+        self.0.coordinator().heals(forward(request)).await
+    }
+
+    async fn trust(
+        &self,
+        request: Request<coordinator::TrustRequest>,
+    ) -> Result<Response<coordinator::TrustResponse>, Status> {
+        let grant = request.extensions().get::<Grant>().copied();
+        if request.get_ref().change.is_some() && grant < Some(Grant(Role::Admin)) {
+            return Err(Denied::Role(Role::Admin).status());
+        }
+        self.0.coordinator().trust(forward(request)).await
+    }
+}

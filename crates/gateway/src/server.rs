@@ -1,0 +1,200 @@
+//! One port, two protocols: each request is admitted, authorized, answered and measured here.
+//!
+//! The content type tells gRPC from REST. On both sides the order is the same: who asks (so that a stranger
+//! costs no more than that), then the handler with a deadline, then what an early refusal leaves to do.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use futures::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use lattice_runtime::grpc::{HealthReporter, Layered};
+use tower::{Service, ServiceExt as _};
+use tracing::Instrument as _;
+
+use crate::access::{self, Access, Role};
+use crate::app::{App, REQUEST_MAX};
+use crate::drain;
+use crate::observe;
+use crate::problem::{Kind, Problem, shortened};
+use crate::routes;
+use crate::rpc;
+
+const GRPC: &str = "application/grpc";
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// [`REQUEST_MAX`] as gRPC writes it.
+const GRPC_TIMEOUT_MAX: HeaderValue = HeaderValue::from_static("30S");
+
+/// The whole port as a tower service; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Server {
+    app: Arc<App>,
+    http: Router,
+    grpc: Layered,
+    health: HealthReporter,
+}
+
+impl Server {
+    pub(crate) async fn new(app: Arc<App>) -> Result<Self, tonic_reflection::server::Error> {
+        let (grpc, health) = rpc::services(app.clone()).await?;
+        Ok(Self { http: routes::router(app.clone()), grpc, health, app })
+    }
+
+    /// What the port's health service says.
+    pub(crate) fn health(&self) -> HealthReporter {
+        self.health.clone()
+    }
+
+    async fn answer(self, request: Request<Body>) -> Response {
+        let started = self.app.clock.monotonic();
+        let route = access::route_of(request.uri().path());
+        let method = request.method().clone();
+        let app = self.app.clone();
+        let (response, status) = if is_grpc(request.headers()) {
+            let response = self.grpc(route, request).await;
+            let status = observe::grpc_status(response.headers());
+            (response, status)
+        } else {
+            let span = observe::span(&method, route, request.uri().path(), request.headers());
+            let response = self.http(route, request).instrument(span.clone()).await;
+            observe::record_status(&span, response.status());
+            let status = response.status();
+            (response, status)
+        };
+        let took = app.clock.monotonic().saturating_sub(started);
+        app.durations.record(route, &method, status, took);
+        response
+    }
+
+    /// REST. The layers of [`Layered`] do for gRPC what is spelled out here.
+    async fn http(self, route: &'static str, request: Request<Body>) -> Response {
+        let place = match self.app.admit(route) {
+            Ok(place) => place,
+            Err(problem) => return problem.into_response(),
+        };
+        let (request, unread) = drain::watch(request);
+        let handled = AssertUnwindSafe(self.routed(route, request)).catch_unwind();
+        let response = match tokio::time::timeout(REQUEST_MAX, handled).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => {
+                tracing::error!(route, "handler panicked");
+                Problem::new(Kind::Internal, "the gateway failed; its log says why").into_response()
+            }
+            Err(_) => {
+                let detail = format!("the request took longer than {} s", REQUEST_MAX.as_secs());
+                Problem::new(Kind::Timeout, detail).into_response()
+            }
+        };
+        unread.drain().await;
+        drop(place);
+        secured(response)
+    }
+
+    async fn routed(self, route: &str, request: Request<Body>) -> Response {
+        let access = access::access(request.method(), route).filter(|_| !access::is_rpc(route));
+        let Some(access) = access else {
+            return absent(request.method(), route, request.uri());
+        };
+        if let Err(denied) = self.app.auth.check(request.headers(), access) {
+            return denied.problem().into_response();
+        }
+        if self.app.auth.forged(request.method(), request.uri(), request.headers()) {
+            let detail = "the Origin header names another site, and this gateway asks for no token";
+            return Problem::new(Kind::CrossOrigin, detail).into_response();
+        }
+        match self.http.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    async fn grpc(self, route: &'static str, mut request: Request<Body>) -> Response {
+        // What is not in the table is for nobody less, whatever the router may know of it.
+        let access = access::access(&Method::POST, route).unwrap_or(Access::Needs(Role::Admin));
+        match self.app.auth.check(request.headers(), access) {
+            Ok(grant) => request.extensions_mut().insert(grant),
+            Err(denied) => return denied.status().into_http::<Body>(),
+        };
+        if !access::streams(route) && !request.headers().contains_key(GRPC_TIMEOUT) {
+            request.headers_mut().insert(GRPC_TIMEOUT, GRPC_TIMEOUT_MAX);
+        }
+        match self.grpc.oneshot(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Service<Request<tonic::body::Body>> for Server {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let server = self.clone();
+        Box::pin(async move { Ok(server.answer(request.map(Body::new)).await) })
+    }
+}
+
+/// What the table does not have: no such route, or not with this method.
+fn absent(method: &Method, route: &str, uri: &Uri) -> Response {
+    let path = shortened(uri.path());
+    if route == access::OTHER || access::is_rpc(route) {
+        return Problem::new(Kind::RouteNotFound, format!("no route for {path}")).into_response();
+    }
+    let allowed = access::allowed(route);
+    let detail = format!("{path} does not take {method}: it takes {allowed}");
+    let mut response = Problem::new(Kind::MethodNotAllowed, detail).into_response();
+    if let Ok(allowed) = HeaderValue::try_from(allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+/// `application/grpc`, with or without an encoding after it.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let rest = given.strip_prefix(GRPC.as_bytes());
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Values are whatever clients stored: no browser is to take one for a page of ours.
+fn secured(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_type_tells_grpc() {
+        for (given, grpc) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc; x=y", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, given.parse().unwrap())]);
+            assert_eq!(is_grpc(&headers), grpc, "{given}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The service as a whole: binds the port, serves until it is told to stop, drains.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lattice_runtime::config::{self, Listen};
+use lattice_runtime::grpc::Channel;
+use lattice_runtime::http::{BindError, DRAIN_MAX, Listener, Protocol};
+use lattice_runtime::process::Failure;
+use lattice_runtime::{Config, Runtime, TaskGroup, tasks};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::auth::Auth;
+use crate::rpc;
+use crate::server::Server;
+
+/// Beyond the listener's own drain, so that it is the listener that cuts what is left.
+const GRACE: Duration = DRAIN_MAX.saturating_add(Duration::from_secs(2));
+
+/// How the gateway calls its siblings: over sockets, or in memory.
+#[derive(Debug, Clone)]
+pub struct Channels {
+    /// The state store.
+    pub store: Channel,
+    /// The P2P sensor.
+    pub sensor: Channel,
+    /// The sync coordinator.
+    pub coordinator: Channel,
+}
+
+/// Why the gateway does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is refused: exit status 2.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The port could not be had.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// The built-in descriptors cannot be served.
+    #[error("load descriptors for reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// It stopped serving by itself.
+    #[error(transparent)]
+    Tasks(#[from] tasks::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Config(error) => error.into(),
+            Error::Listen(error) => error.into(),
+            Error::Reflection(_) => Self::refused(error),
+            Error::Tasks(error) => error.into(),
+        }
+    }
+}
+
+/// The gateway, bound and not yet serving.
+pub struct Service {
+    listener: Listener,
+    address: SocketAddr,
+    server: Server,
+    tasks: TaskGroup,
+}
+
+impl Service {
+    /// Reads the tokens and binds `gateway.listen`; calls no sibling yet. Call it inside the runtime.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the token file is refused, or when the port would be open to other hosts
+    /// without tokens; [`Error::Listen`] when the port cannot be had.
+    pub async fn bind(config: &Config, runtime: &Runtime, channels: Channels) -> Result<Self, Error> {
+        let auth = Auth::load(&config.gateway)?;
+        refuse_open(config, config.gateway.listen)?;
+        let listener = Listener::bind("gateway.listen", &Listen::Tcp(config.gateway.listen)).await?;
+        let address = listener.local_addr().unwrap_or(config.gateway.listen);
+        // Once more with what was really bound: this is the line between a node and the world.
+        refuse_open(config, address)?;
+
+        let tasks = TaskGroup::new("gateway");
+        let app = App::new(config, runtime, channels, auth, tasks.token());
+        let server = Server::new(Arc::new(app)).await?;
+        Ok(Self { listener, address, server, tasks })
+    }
+
+    /// Where it serves, with the actual port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`; then ends event streams, finishes the requests in flight, and returns.
+    ///
+    /// # Errors
+    /// [`Error::Tasks`] when serving failed, or what was in flight did not end in time.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { listener, address, server, tasks } = self;
+        tracing::info!(listen = %address, "gateway serves");
+        let (stopping, mut health) = (tasks.token(), server.health());
+        tasks.spawn("end health watches", async move {
+            stopping.cancelled().await;
+            rpc::stop_watches(&mut health).await;
+            Ok(())
+        });
+        let stopping = tasks.token();
+        tasks.spawn_essential("serve", async move {
+            listener.serve(server, Protocol::Both, stopping).await;
+            Ok(())
+        });
+        Ok(tasks.run_until(shutdown, GRACE).await?)
+    }
+}
+
+fn refuse_open(config: &Config, address: SocketAddr) -> Result<(), config::Error> {
+    let gateway = &config.gateway;
+    if gateway.token_file.is_some() || gateway.insecure || address.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(config::Error::value(
+        "gateway.listen",
+        address.to_string(),
+        "is reachable by others and has no tokens: set gateway.token_file, listen on 127.0.0.1, or set \
+         gateway.insecure = true",
+    ))
+}

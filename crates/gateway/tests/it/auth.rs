@@ -1,0 +1,107 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::client::send;
+use crate::fakes::Node;
+
+const KEY: &str = "0909090909090909090909090909090909090909090909090909090909090909";
+
+/// The role that INTERFACE.md asks for, by the end of the token that has it.
+const OPEN: usize = 0;
+const READ: usize = 1;
+const WRITE: usize = 2;
+const ADMIN: usize = 3;
+
+async fn guarded() -> (Node, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    fs::write(&path, "# operators\nadmin token-3\nwrite token-2\nread token-1\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    (Node::start_with(|config| config.gateway.token_file = Some(path)).await, folder)
+}
+
+#[tokio::test]
+async fn every_route_asks_for_its_role() {
+    let (node, _folder) = guarded().await;
+    let trust_key = format!("/api/lattice/trust/{KEY}");
+    let switch = "/api/lattice/sync/switch?mode=http";
+    for (method, path, needed) in [
+        ("GET", "/", OPEN),
+        ("GET", "/healthz", OPEN),
+        ("GET", "/readyz", OPEN),
+        ("GET", "/health", OPEN),
+        ("GET", "/api/lattice/state", OPEN),
+        ("POST", "/sync/v1/exchange", OPEN),
+        ("GET", "/metrics", READ),
+        ("GET", "/v1/kv/a", READ),
+        ("HEAD", "/v1/kv/a", READ),
+        ("GET", "/v1/kv/", READ),
+        ("GET", "/v1/kv", READ),
+        ("PUT", "/v1/kv/a", WRITE),
+        ("DELETE", "/v1/kv/b", WRITE),
+        ("POST", "/v1/batch", WRITE),
+        ("GET", "/api/lattice/state/full", READ),
+        ("GET", "/api/lattice/nodes", READ),
+        ("GET", "/api/lattice/p2p/status", READ),
+        ("GET", "/api/lattice/p2p/identity", READ),
+        ("GET", "/api/lattice/peers", READ),
+        ("GET", "/api/lattice/heals", READ),
+        ("GET", "/api/lattice/trust", READ),
+        ("GET", &trust_key, READ),
+        ("POST", "/api/lattice/trust", ADMIN),
+        ("POST", &trust_key, ADMIN),
+        ("DELETE", &trust_key, ADMIN),
+        ("POST", switch, ADMIN),
+        ("POST", "/api/lattice/reconcile", ADMIN),
+    ] {
+        for given in [OPEN, READ, WRITE, ADMIN] {
+            let bearer = format!("Bearer token-{given}");
+            let headers = [("authorization", bearer.as_str())];
+            let headers = if given == OPEN { &[][..] } else { &headers[..] };
+            let answer = send(node.address, method, path, headers, b"").await;
+            let context = format!("{method} {path} with {given}: {answer:?}");
+            if given >= needed {
+                assert!(
+                    !matches!(answer.status, 401 | 403 | 404 | 405 | 500..) || path == "/v1/kv/a",
+                    "{context}"
+                );
+                assert!(!matches!(answer.status, 401 | 403), "{context}");
+            } else if given == OPEN {
+                assert_eq!(answer.status, 401, "{context}");
+                assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"lattice\""), "{context}");
+            } else {
+                assert_eq!(answer.status, 403, "{context}");
+            }
+        }
+        let unknown = [("authorization", "Bearer token-4")];
+        let answer = send(node.address, method, path, &unknown, b"").await;
+        assert_eq!(answer.status == 401, needed > OPEN, "{method} {path} with an unknown token");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_are_problems_that_never_show_a_token() {
+    let (node, _folder) = guarded().await;
+    let wrong = [("authorization", "Bearer not-a-token")];
+    let answer = send(node.address, "GET", "/v1/kv", &wrong, b"").await;
+    assert_eq!(answer.problem(401, "unauthorized"), "the token is not known here");
+    assert!(answer.header("www-authenticate").unwrap().contains("invalid_token"));
+    let reader = [("authorization", "Bearer token-1")];
+    let answer = send(node.address, "PUT", "/v1/kv/a", &reader, b"1").await;
+    assert_eq!(answer.problem(403, "forbidden"), "the token's role must include write");
+    // What does not exist does not ask who wants to know.
+    send(node.address, "GET", "/v1/watch", &[], b"").await.problem(404, "route-not-found");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing_where_no_token_is_asked_for() {
+    let node = Node::start().await;
+    let foreign = [("origin", "http://elsewhere.example")];
+    let path = "/api/lattice/sync/switch?mode=http";
+    send(node.address, "POST", path, &foreign, b"").await.problem(403, "cross-origin");
+    assert_eq!(send(node.address, "POST", path, &[("origin", "http://test")], b"").await.status, 200);
+    assert_eq!(send(node.address, "GET", "/v1/kv", &foreign, b"").await.status, 200);
+    node.stop().await;
+}

@@ -1,0 +1,14 @@
+//! The gateway over a real port, with siblings that the tests play.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "helpers are tests, too")]
+
+mod auth;
+mod client;
+mod control;
+mod fakes;
+mod grpc;
+mod kv;
+mod lattice;
+mod limits;
+mod ops;
+mod service;
+mod streams;
