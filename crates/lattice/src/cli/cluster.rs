@@ -1,0 +1,367 @@
+//! `lattice status`, `peers`, `events`, `heals`, `switch`, `reconcile` and `trust`.
+
+use lattice_core::model::NodeId;
+use lattice_proto::coordinator::v1::{
+    Event, Heal, HealsRequest, Health, Mode, Path, Peer, PeerState, ReconcileRequest, StatusRequest,
+    StatusResponse, SwitchModeRequest, SyncMode, TrustRequest, WatchEventsRequest, trust_request,
+};
+use serde_json::{Value, json};
+
+use super::client::Connection;
+use super::output::{Failure, Output, rfc3339, size, time};
+
+/// The paths that can be pinned.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum PathChoice {
+    /// The node chooses, per peer
+    Auto,
+    /// Always P2P
+    P2p,
+    /// Always HTTP
+    Http,
+}
+
+/// What can be done to the trusted keys.
+#[derive(Debug, clap::Subcommand)]
+pub enum TrustCommand {
+    /// The effective trusted keys, and where each comes from
+    List,
+    /// Trust a key from now on
+    Add {
+        /// The public key, 64 hex characters
+        key: String,
+    },
+    /// Trust a key no more
+    Remove {
+        /// The public key, 64 hex characters
+        key: String,
+    },
+}
+
+/// What the node is and how it does.
+pub(super) async fn status(node: Connection, out: Output) -> Result<(), Failure> {
+    let status = ask_status(&node).await?;
+    let sensor = status.sensor.clone().unwrap_or_default();
+    if out.is_json() {
+        return out.json(&json!({
+            "node": hex::encode(&status.node),
+            "name": status.name,
+            "cluster": status.cluster,
+            "mode": mode_text(status.mode()),
+            "sync_mode": sync_mode_text(status.sync_mode()),
+            "health": health_text(status.health()),
+            "sensor": {
+                "available": sensor.available,
+                "enabled": sensor.enabled,
+                "started": sensor.started,
+                "error": non_empty(&sensor.error),
+                "peer_id": sensor.peer_id,
+                "listen_addresses": sensor.listen_addresses,
+                "live": sensor.live,
+                "zombie": sensor.zombie,
+                "connected": sensor.connected,
+            },
+            "fallback_in_ms": status.fallback_in_ms,
+            "store_error": non_empty(&status.store_error),
+            "clock_error": non_empty(&status.clock_error),
+            "urls": status.urls,
+            "url_errors": status.url_errors.iter().map(|failed| json!({
+                "url": failed.url, "errors": failed.errors, "last_error": failed.last_error,
+            })).collect::<Vec<_>>(),
+        }));
+    }
+    let p2p = match (sensor.available, sensor.enabled, sensor.started) {
+        (false, _, _) => format!("sensor unavailable: {}", sensor.error),
+        (true, false, _) => "disabled".to_owned(),
+        (true, true, false) => format!("down: {}", sensor.error),
+        (true, true, true) => {
+            format!("{} live, {} zombie, {} connected", sensor.live, sensor.zombie, sensor.connected)
+        }
+    };
+    let mut lines = vec![
+        ("node", format!("{} ({})", status.name, hex::encode(&status.node))),
+        ("cluster", status.cluster.clone()),
+        ("sync mode", format!("{} (choice: {})", sync_mode_text(status.sync_mode()), mode_text(status.mode()))),
+        ("health", health_text(status.health()).to_owned()),
+        ("p2p", p2p),
+        ("http peers", status.urls.len().to_string()),
+    ];
+    if let Some(left) = status.fallback_in_ms {
+        lines.push(("http fallback in", format!("{:.1} s", left as f64 / 1_000.0)));
+    }
+    if !status.store_error.is_empty() {
+        lines.push(("store", status.store_error.clone()));
+    }
+    if !status.clock_error.is_empty() {
+        lines.push(("clock", status.clock_error.clone()));
+    }
+    for failed in &status.url_errors {
+        lines.push(("url", format!("{}: {} errors, last: {}", failed.url, failed.errors, failed.last_error)));
+    }
+    lines.into_iter().try_for_each(|(name, value)| out.line(&format!("{name:<17} {value}")))
+}
+
+/// The peers, one a row.
+pub(super) async fn peers(node: Connection, out: Output) -> Result<(), Failure> {
+    let status = ask_status(&node).await?;
+    if out.is_json() {
+        let peers: Vec<_> = status.peers.iter().map(peer_json).collect();
+        return out.json(&json!({ "count": peers.len(), "peers": peers }));
+    }
+    if status.peers.is_empty() {
+        return out.line("no peers: node.trusted_keys names none besides this node");
+    }
+    let rows = status
+        .peers
+        .iter()
+        .map(|peer| {
+            vec![
+                if peer.name.is_empty() { "-".to_owned() } else { peer.name.clone() },
+                hex::encode(&peer.node).chars().take(8).collect(),
+                peer_state_text(peer.state()).to_owned(),
+                path_text(peer.path()).to_owned(),
+                peer.failover.clone(),
+                peer.divergence_count.to_string(),
+                if peer.backoff_ms == 0 { "-".to_owned() } else { format!("{} ms", peer.backoff_ms) },
+                peer.lag_epochs.to_string(),
+                time(peer.last_heartbeat_ms),
+                if peer.http_url.is_empty() { "-".to_owned() } else { peer.http_url.clone() },
+                format!("{} {}", peer.errors, peer.last_error).trim().to_owned(),
+            ]
+        })
+        .collect();
+    let header = [
+        "NAME", "KEY", "STATE", "PATH", "FAILOVER", "DIVERGED", "BACKOFF", "LAG", "LAST HEARD", "URL", "ERRORS",
+    ];
+    out.table(&header, rows)
+}
+
+/// Follows the node's events until it ends or the reader goes.
+pub(super) async fn events(node: Connection, out: Output) -> Result<(), Failure> {
+    let answer = node.coordinator().watch_events(WatchEventsRequest {}).await;
+    let mut events = answer.map_err(|status| node.failure(&status))?.into_inner();
+    eprintln!("Following the events of {} (end with Ctrl-C)", node.url());
+    while let Some(event) = events.message().await.map_err(|status| node.failure(&status))? {
+        if out.is_json() {
+            out.json(&event_json(&event))?;
+            continue;
+        }
+        if event.missed > 0 {
+            out.line(&format!("... {} events missed", event.missed))?;
+        }
+        out.line(&event_line(&event))?;
+    }
+    Err(Failure::refused(format!("{}: the node ended the stream", node.url())))
+}
+
+/// The last heals, one a row.
+pub(super) async fn heals(node: Connection, out: Output, limit: u32) -> Result<(), Failure> {
+    let request = node.request(HealsRequest { limit });
+    let answer = node.coordinator().heals(request).await.map_err(|status| node.failure(&status))?;
+    let heals = answer.into_inner().heals;
+    if out.is_json() {
+        return out.json(&json!({ "heals": heals.iter().map(heal_json).collect::<Vec<_>>() }));
+    }
+    if heals.is_empty() {
+        return out.line("no reconciliation yet");
+    }
+    let rows = heals
+        .iter()
+        .map(|heal| {
+            vec![
+                time(heal.started_ms),
+                heal.peer.clone(),
+                path_text(heal.path()).to_owned(),
+                heal.outcome.clone(),
+                heal.entries_merged.to_string(),
+                heal.rounds.to_string(),
+                size(heal.bytes_in),
+                size(heal.bytes_out),
+                format!("{} ms", heal.duration_ms),
+                root_text(&heal.root_after).map_or_else(|| "-".to_owned(), |root| root[..8].to_owned()),
+                if heal.detail.is_empty() { "-".to_owned() } else { heal.detail.clone() },
+            ]
+        })
+        .collect();
+    let header = [
+        "STARTED", "PEER", "PATH", "OUTCOME", "MERGED", "ROUNDS", "IN", "OUT", "TOOK", "ROOT AFTER", "DETAIL",
+    ];
+    out.table(&header, rows)
+}
+
+/// Pins a path, or unpins it.
+pub(super) async fn switch(node: Connection, out: Output, choice: PathChoice) -> Result<(), Failure> {
+    let mode = match choice {
+        PathChoice::Auto => Mode::Auto,
+        PathChoice::P2p => Mode::P2p,
+        PathChoice::Http => Mode::Http,
+    };
+    let request = node.request(SwitchModeRequest { mode: mode.into() });
+    let answer = node.coordinator().switch_mode(request).await.map_err(|status| node.failure(&status))?;
+    let answer = answer.into_inner();
+    if out.is_json() {
+        return out.json(&json!({ "mode": path_text(answer.path()), "message": answer.message }));
+    }
+    out.line(&answer.message)
+}
+
+/// Starts a pull from one peer, or from all.
+pub(super) async fn reconcile(node: Connection, out: Output, peer: Option<String>) -> Result<(), Failure> {
+    let peer = peer.map(|peer| parse_key("PEER", &peer)).transpose()?;
+    let request = node.request(ReconcileRequest { node: peer.unwrap_or_default().into() });
+    let answer = node.coordinator().reconcile(request).await.map_err(|status| node.failure(&status))?;
+    let ids = answer.into_inner().ids;
+    if out.is_json() {
+        return out.json(&json!({ "ids": ids }));
+    }
+    if ids.is_empty() {
+        return out.line("no peers to reconcile with");
+    }
+    out.line(&format!("reconciliation started: {} (see lattice heals)", ids.join(", ")))
+}
+
+/// Lists or changes the trusted keys.
+pub(super) async fn trust(node: Connection, out: Output, command: TrustCommand) -> Result<(), Failure> {
+    let change = match command {
+        TrustCommand::List => None,
+        TrustCommand::Add { key } => Some(trust_request::Change::Add(parse_key("KEY", &key)?.into())),
+        TrustCommand::Remove { key } => Some(trust_request::Change::Remove(parse_key("KEY", &key)?.into())),
+    };
+    let request = node.request(TrustRequest { change });
+    let answer = node.coordinator().trust(request).await.map_err(|status| node.failure(&status))?;
+    let keys = answer.into_inner().keys;
+    if out.is_json() {
+        let keys: Vec<_> =
+            keys.iter().map(|key| json!({ "key": hex::encode(&key.node), "source": key.source })).collect();
+        return out.json(&json!({ "keys": keys }));
+    }
+    if keys.is_empty() {
+        return out.line("no trusted keys: this node reconciles with nobody");
+    }
+    out.table(&["KEY", "SOURCE"], keys.iter().map(|key| vec![hex::encode(&key.node), key.source.clone()]).collect())
+}
+
+async fn ask_status(node: &Connection) -> Result<StatusResponse, Failure> {
+    let request = node.request(StatusRequest {});
+    let answer = node.coordinator().status(request).await.map_err(|status| node.failure(&status))?;
+    Ok(answer.into_inner())
+}
+
+fn parse_key(name: &str, text: &str) -> Result<Vec<u8>, Failure> {
+    let key: NodeId = text
+        .parse()
+        .map_err(|_| Failure::usage(format!("{name} {text:?} is not a public key: right are 64 hex characters")))?;
+    Ok(key.as_bytes().to_vec())
+}
+
+/// An event as the log has it.
+pub(crate) fn event_line(event: &Event) -> String {
+    let clock = rfc3339(event.time_ms).map_or_else(|| "--:--:--".to_owned(), |at| at[11..19].to_owned());
+    let tag = if event.tag.is_empty() { String::new() } else { format!("[{}] ", event.tag) };
+    format!("[{clock}] [{}] {tag}{}", event.component, event.message)
+}
+
+fn event_json(event: &Event) -> Value {
+    json!({
+        "time": rfc3339(event.time_ms),
+        "component": event.component,
+        "tag": non_empty(&event.tag),
+        "message": event.message,
+        "kind": event.kind,
+        "node": non_empty(&hex::encode(&event.node)),
+        "path": (event.path() != Path::Unspecified).then(|| path_text(event.path())),
+        "missed": event.missed,
+    })
+}
+
+fn peer_json(peer: &Peer) -> Value {
+    json!({
+        "public_key": hex::encode(&peer.node),
+        "peer_id": peer.peer_id,
+        "name": peer.name,
+        "addresses": peer.addresses,
+        "http_url": non_empty(&peer.http_url),
+        "state": peer_state_text(peer.state()),
+        "last_heartbeat": rfc3339(peer.last_heartbeat_ms),
+        "path": path_text(peer.path()),
+        "failover": peer.failover,
+        "divergence_count": peer.divergence_count,
+        "backoff_ms": peer.backoff_ms,
+        "lag_epochs": peer.lag_epochs,
+        "errors": peer.errors,
+        "last_error": non_empty(&peer.last_error),
+    })
+}
+
+fn heal_json(heal: &Heal) -> Value {
+    json!({
+        "id": heal.id,
+        "peer": heal.peer,
+        "public_key": hex::encode(&heal.node),
+        "path": path_text(heal.path()),
+        "outcome": heal.outcome,
+        "started": rfc3339(heal.started_ms),
+        "duration_ms": heal.duration_ms,
+        "rounds": heal.rounds,
+        "bytes_in": heal.bytes_in,
+        "bytes_out": heal.bytes_out,
+        "entries_merged": heal.entries_merged,
+        "root_before": root_text(&heal.root_before),
+        "root_after": root_text(&heal.root_after),
+        "trace_id": heal.trace_id,
+        "detail": non_empty(&heal.detail),
+    })
+}
+
+fn root_text(root: &[u8]) -> Option<String> {
+    (root.len() == 32).then(|| hex::encode(root))
+}
+
+fn non_empty(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn path_text(path: Path) -> &'static str {
+    match path {
+        Path::P2p => "P2P",
+        Path::Http => "HTTP",
+        Path::Unspecified => "-",
+    }
+}
+
+fn mode_text(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Auto => "auto",
+        Mode::P2p => "p2p",
+        Mode::Http => "http",
+        Mode::Unspecified => "-",
+    }
+}
+
+fn sync_mode_text(mode: SyncMode) -> &'static str {
+    match mode {
+        SyncMode::P2p => "P2P",
+        SyncMode::Http => "HTTP",
+        SyncMode::None => "NONE",
+        SyncMode::Unspecified => "-",
+    }
+}
+
+fn health_text(health: Health) -> &'static str {
+    match health {
+        Health::Optimal => "OPTIMAL",
+        Health::P2pOnly => "P2P_ONLY",
+        Health::HttpOnly => "HTTP_ONLY",
+        Health::Isolated => "ISOLATED",
+        Health::Unspecified => "-",
+    }
+}
+
+fn peer_state_text(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Live => "live",
+        PeerState::Zombie => "zombie",
+        PeerState::Down => "down",
+        PeerState::Unspecified => "-",
+    }
+}

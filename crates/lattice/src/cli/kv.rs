@@ -1,0 +1,190 @@
+//! `lattice get`, `put`, `delete` and `list`.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lattice_core::model::VALUE_BYTES_MAX;
+use lattice_proto::kv::v1::{DeleteRequest, GetRequest, ListRequest, PutRequest};
+use lattice_proto::types::v1::{Entry, Version, entry};
+use serde_json::json;
+
+use super::client::Connection;
+use super::output::{Failure, Output, rfc3339, time};
+
+/// The most entries that one question asks for.
+const PAGE_MAX: u32 = 1_000;
+/// The widest value shown in a table.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// Prints the bytes of a value, or the whole entry as JSON.
+pub(super) async fn get(node: Connection, out: Output, key: String) -> Result<(), Failure> {
+    let request = node.request(GetRequest { key: key.clone().into(), version_min: None });
+    let answer = node.key_value().get(request).await.map_err(|status| node.failure(&status))?;
+    let entry = answer.into_inner().entry.unwrap_or_default();
+    if out.is_json() {
+        return out.json(&entry_json(&entry));
+    }
+    out.bytes(value_of(&entry))?;
+    if std::io::stdout().is_terminal() { out.line("") } else { Ok(()) }
+}
+
+/// Writes a value, from the command line or from standard input.
+pub(super) async fn put(
+    node: Connection,
+    out: Output,
+    key: String,
+    value: String,
+    ttl: Option<Duration>,
+) -> Result<(), Failure> {
+    let value = if value == "-" { read_value()? } else { value.into_bytes() };
+    let request = node.request(PutRequest {
+        key: key.clone().into(),
+        value: value.into(),
+        ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        condition: None,
+    });
+    let answer = node.key_value().put(request).await.map_err(|status| node.failure(&status))?.into_inner();
+    let version = version_text(answer.version.as_ref());
+    if out.is_json() {
+        let expires = answer.expires_ms.and_then(rfc3339);
+        return out.json(&json!({ "key": key, "version": version, "expires": expires }));
+    }
+    out.line(&version)
+}
+
+/// Deletes a key, also when there is nothing.
+pub(super) async fn delete(node: Connection, out: Output, key: String) -> Result<(), Failure> {
+    let request = node.request(DeleteRequest { key: key.clone().into(), condition: None });
+    let answer = node.key_value().delete(request).await.map_err(|status| node.failure(&status))?;
+    let version = version_text(answer.into_inner().version.as_ref());
+    if out.is_json() {
+        return out.json(&json!({ "key": key, "version": version }));
+    }
+    out.line(&version)
+}
+
+/// Lists up to `limit` entries, page by page.
+pub(super) async fn list(node: Connection, out: Output, prefix: String, limit: u32) -> Result<(), Failure> {
+    let mut left = limit;
+    let mut cursor = bytes::Bytes::new();
+    let mut entries = Vec::new();
+    while left > 0 {
+        let request = node.request(ListRequest {
+            prefix: prefix.clone().into(),
+            start: bytes::Bytes::new(),
+            cursor,
+            limit: left.min(PAGE_MAX),
+        });
+        let page = node.key_value().list(request).await.map_err(|status| node.failure(&status))?.into_inner();
+        left = left.saturating_sub(u32::try_from(page.entries.len()).unwrap_or(u32::MAX));
+        entries.extend(page.entries);
+        cursor = page.next;
+        if cursor.is_empty() {
+            break;
+        }
+    }
+    if out.is_json() {
+        let entries: Vec<_> = entries.iter().map(entry_json).collect();
+        return out.json(&json!({ "entries": entries, "complete": cursor.is_empty() }));
+    }
+    let rows = entries
+        .iter()
+        .map(|entry| {
+            vec![
+                String::from_utf8_lossy(&entry.key).escape_debug().to_string(),
+                shown(value_of(entry)),
+                entry.expires_ms.map_or_else(|| "-".to_owned(), time),
+            ]
+        })
+        .collect();
+    out.table(&["KEY", "VALUE", "EXPIRES"], rows)?;
+    if cursor.is_empty() { Ok(()) } else { out.line(&format!("({limit} shown, there are more: --limit)")) }
+}
+
+/// A duration with one unit: `500ms`, `60s`, `5m`, `24h`.
+pub(super) fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a duration has one unit: 500ms, 60s, 5m or 24h".to_owned()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(millis))
+        .filter(|millis| *millis > 0)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a duration is a positive whole number and a unit, like 60s".to_owned())
+}
+
+/// The value on standard input, one byte more than allowed at most, so that the node refuses it by size.
+fn read_value() -> Result<Vec<u8>, Failure> {
+    let mut value = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(VALUE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut value)
+        .map_err(|error| Failure::refused(format!("read the value from standard input: {error}")))?;
+    Ok(value)
+}
+
+fn value_of(entry: &Entry) -> &[u8] {
+    match &entry.content {
+        Some(entry::Content::Value(value)) => value,
+        Some(entry::Content::Tombstone(_) | entry::Content::Dropped(_)) | None => &[],
+    }
+}
+
+fn entry_json(entry: &Entry) -> serde_json::Value {
+    json!({
+        "key": String::from_utf8_lossy(&entry.key),
+        "value": BASE64.encode(value_of(entry)),
+        "version": version_text(entry.version.as_ref()),
+        "expires": entry.expires_ms.and_then(rfc3339),
+    })
+}
+
+fn version_text(version: Option<&Version>) -> String {
+    version.map_or_else(String::new, |version| format!("{:016x}-{}", version.hlc, hex::encode(&version.writer)))
+}
+
+/// A value on one line of a table.
+fn shown(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) => {
+            let escaped = text.escape_debug().to_string();
+            match escaped.char_indices().nth(SHOWN_CHARS_MAX) {
+                None => escaped,
+                Some((end, _)) => format!("{}… ({} bytes)", &escaped[..end], value.len()),
+            }
+        }
+        Err(_) => format!("({} bytes, not text)", value.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_one_unit() {
+        assert_eq!(parse_ttl("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_ttl("2h"), Ok(Duration::from_secs(7_200)));
+        for wrong in ["", "5", "s", "1d", "-1s", "0s", "1.5s", "99999999999999999999h"] {
+            assert!(parse_ttl(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn long_and_binary_values_stay_on_one_line() {
+        assert_eq!(shown(b"a\nb"), "a\\nb");
+        assert_eq!(shown(&[0xff, 0xfe]), "(2 bytes, not text)");
+        assert!(shown("x".repeat(200).as_bytes()).ends_with("… (200 bytes)"));
+    }
+}
