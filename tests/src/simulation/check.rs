@@ -1,0 +1,191 @@
+//! What must hold after every event, on every honest node.
+//!
+//! These are the cheap ones, judged from what nodes are seen to do; what must hold after a quiet period needs
+//! the whole cluster, and is judged in [`super::world`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lattice_core::coordinator::Notice;
+use lattice_core::hearing::contradiction;
+use lattice_core::model::{Incarnation, NodeId};
+use lattice_core::pull::{self, Outcome};
+use lattice_core::seal::Runs;
+use lattice_core::signed::SignedAnnouncement;
+
+use super::ledger::Ledger;
+use super::node::Seen;
+
+/// What a coordinator hears is counted over so long.
+const BUSY_WINDOW: Duration = Duration::from_secs(10);
+/// In that time, a node by itself, and for each of its peers, hears at most so much.
+const BUSY_MAX: (usize, usize) = (2_000, 300);
+
+/// What a run has shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Differences that honest nodes counted.
+    pub diverged: u64,
+    /// Pulls that honest nodes began.
+    pub pulls: u64,
+    /// How their pulls ended: by whom, from whom, and how.
+    pub ended: Vec<Ended>,
+    /// What honest coordinators heard.
+    pub heard: u64,
+    /// How often an honest node signed an announcement.
+    pub announced: u64,
+    /// Announcements that honest nodes refused.
+    pub refused: u64,
+    /// Contradictions that honest nodes saw: who, and of whom.
+    pub contradictions: BTreeSet<(usize, NodeId)>,
+    /// New incarnations of peers that honest nodes believed, the first ones not counted.
+    pub replaced: u64,
+    /// Rolled-back disks that honest nodes noticed of themselves.
+    pub rolled_back: u64,
+}
+
+/// A pull that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// When.
+    pub at: Duration,
+    /// Whose it was.
+    pub by: usize,
+    /// How.
+    pub pull: pull::Ended,
+}
+
+impl Tally {
+    /// The pulls by one node from one peer that ended so.
+    pub fn outcomes(&self, outcome: Outcome) -> impl Iterator<Item = &Ended> {
+        self.ended.iter().filter(move |ended| ended.pull.outcome == outcome)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    pulls: BTreeMap<NodeId, pull::Id>,
+    window: (Duration, usize),
+    announced: BTreeMap<Incarnation, (u64, Runs)>,
+}
+
+/// Watches all nodes.
+#[derive(Debug)]
+pub struct Checks {
+    pulls_max: usize,
+    nodes: Vec<Watched>,
+    /// Nodes whose disk was rolled back: they contradict themselves, and are to notice.
+    pub rolled_back: BTreeSet<usize>,
+    /// What was seen so far.
+    pub tally: Tally,
+}
+
+impl Checks {
+    /// For so many nodes.
+    pub fn new(nodes: usize, pulls_max: usize) -> Self {
+        Self {
+            pulls_max,
+            nodes: (0..nodes).map(|_| Watched::default()).collect(),
+            rolled_back: BTreeSet::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Judges what an honest node was seen to do.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn judge(&mut self, now: Duration, node: usize, seen: &Seen, ledger: &Ledger) -> Result<(), String> {
+        match seen {
+            Seen::Handled { error, counted: (before, after) } => {
+                self.tally.heard += 1;
+                if *error && after > before {
+                    return Err("an error was counted as a difference".to_owned());
+                }
+                self.busy(now, node)
+            }
+            Seen::Stuck(machine) => Err(format!("a tick left the deadline of {machine} where it was")),
+            Seen::PullStarted(id, peer, _) => {
+                self.tally.pulls += 1;
+                let pulls = &mut self.nodes[node].pulls;
+                if let Some(other) = pulls.insert(*peer, *id) {
+                    return Err(format!("pulls {other} and {id} from one peer run at once"));
+                }
+                match pulls.len() <= self.pulls_max {
+                    true => Ok(()),
+                    false => Err(format!("{} pulls run at once", pulls.len())),
+                }
+            }
+            Seen::PullEnded(ended) => {
+                self.nodes[node].pulls.remove(&ended.peer);
+                self.tally.ended.push(Ended { at: now, by: node, pull: (**ended).clone() });
+                Ok(())
+            }
+            Seen::CoordinatorStopped => {
+                self.nodes[node].pulls.clear();
+                Ok(())
+            }
+            Seen::Notice(notice) => {
+                self.notice(node, notice);
+                Ok(())
+            }
+            Seen::Announced(announcement) => self.announced(node, announcement),
+            Seen::Proved(entries) => ledger.check_written(entries),
+            Seen::Acknowledged(_) => Ok(()),
+            Seen::StoreFailed(error) => Err(format!("the store failed: {error}")),
+        }
+    }
+
+    /// Starts a new tally.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    fn notice(&mut self, node: usize, notice: &Notice) {
+        match notice {
+            Notice::Diverged { .. } => self.tally.diverged += 1,
+            Notice::AnnouncementRefused { .. } => self.tally.refused += 1,
+            Notice::Contradiction { peer, .. } => {
+                self.tally.contradictions.insert((node, *peer));
+            }
+            Notice::NewIncarnation { replaced: Some(_), .. } => self.tally.replaced += 1,
+            Notice::RolledBack { .. } => self.tally.rolled_back += 1,
+            _ => {}
+        }
+    }
+
+    /// A coordinator that hears of something over and over has nobody but itself to blame.
+    fn busy(&mut self, now: Duration, node: usize) -> Result<(), String> {
+        let (alone, each) = BUSY_MAX;
+        let most = alone + each * self.nodes.len();
+        let (since, count) = &mut self.nodes[node].window;
+        if now.saturating_sub(*since) >= BUSY_WINDOW {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        match *count <= most {
+            true => Ok(()),
+            false => Err(format!("the coordinator heard {count} events within {BUSY_WINDOW:?}")),
+        }
+    }
+
+    /// A node's numbers rise, and it never signs two roots for one epoch of one incarnation.
+    fn announced(&mut self, node: usize, signed: &SignedAnnouncement) -> Result<(), String> {
+        self.tally.announced += 1;
+        let announcement = &signed.announcement;
+        let runs = Runs::parse(announcement.runs.clone()).map_err(|error| error.to_string())?;
+        let announced = &mut self.nodes[node].announced;
+        let before = announced.insert(announcement.incarnation, (announcement.sequence, runs.clone()));
+        let Some((sequence, before)) = before else { return Ok(()) };
+        if self.rolled_back.contains(&node) {
+            return Ok(());
+        }
+        if announcement.sequence <= sequence {
+            return Err(format!("announced number {} after {sequence}", announcement.sequence));
+        }
+        match contradiction(&before, &runs) {
+            Some(epoch) => Err(format!("announced two roots for epoch {epoch}")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A member that lies: an honest node whose words are changed on their way out, and signed anew with its own
+//! key.
+//!
+//! What it invents is never among what clients wrote, so that the ledger finds any of it that is believed. Lies
+//! that anybody could tell (a broken signature, silence) are among them, since they must not look like the
+//! peer's own.
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use lattice_core::exchange::{Answer, PageBucket, Reason, Refusal, Response, Shape};
+use lattice_core::model::{Content, Digest, Entry, Epoch, Hlc, Key, NodeId, Version};
+use lattice_core::seal::{Root, Seal};
+use lattice_core::signed::{Context, Signed, SignedSeal};
+use lattice_core::time::WallTime;
+use lattice_proto::codec;
+use rand::RngExt as _;
+use rand::rngs::Xoshiro256PlusPlus;
+
+use super::message::{Message, Parcel};
+
+/// One kind of lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lie {
+    /// An entry of a page has another value.
+    ChangedValue,
+    /// A page has an entry that no tree holds.
+    InventedEntry,
+    /// A child of an inner node has another digest.
+    ChangedDigest,
+    /// A child of an inner node holds more than it does.
+    ChangedCount,
+    /// A bucket's entry has a newer version.
+    ChangedHead,
+    /// The seal of an answer has another root.
+    ChangedSeal,
+    /// The seal of an answer is of an earlier epoch.
+    OldSeal,
+    /// The newest root that it announces is another one.
+    ChangedAnnouncement,
+    /// It announces what it announced first, for ever.
+    RepeatedAnnouncement,
+    /// It announces its root for an epoch that is years away.
+    FarEpoch,
+    /// It refuses.
+    Refusal,
+    /// It never answers.
+    Silence,
+    /// It answers another question.
+    OtherAnswer,
+    /// It answers with an answer that it gave before.
+    EarlierAnswer,
+    /// It answers with bytes that mean nothing, and signs them.
+    Garbage,
+    /// Its signature does not verify.
+    BrokenSignature,
+    /// Its clock is an hour off.
+    WrongTime,
+}
+
+impl Lie {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::ChangedValue,
+        Self::InventedEntry,
+        Self::ChangedDigest,
+        Self::ChangedCount,
+        Self::ChangedHead,
+        Self::ChangedSeal,
+        Self::OldSeal,
+        Self::ChangedAnnouncement,
+        Self::RepeatedAnnouncement,
+        Self::FarEpoch,
+        Self::Refusal,
+        Self::Silence,
+        Self::OtherAnswer,
+        Self::EarlierAnswer,
+        Self::Garbage,
+        Self::BrokenSignature,
+        Self::WrongTime,
+    ];
+}
+
+/// A node that lies.
+#[derive(Debug)]
+pub struct Liar {
+    key: SigningKey,
+    lies: Vec<Lie>,
+    /// Of its answers, the part that are lies.
+    often: f64,
+    random: Xoshiro256PlusPlus,
+    announced: Option<Signed>,
+    answered: Option<Response>,
+    /// How often it lied.
+    pub told: u64,
+}
+
+impl Liar {
+    /// Tells these lies, so often.
+    pub fn new(key: SigningKey, lies: &[Lie], often: f64, random: Xoshiro256PlusPlus) -> Self {
+        Self { key, lies: lies.to_vec(), often, random, announced: None, answered: None, told: 0 }
+    }
+
+    /// What is sent instead of an honest parcel.
+    pub fn twist(&mut self, parcel: Parcel) -> Option<Parcel> {
+        let lie = self.lies[self.random.random_range(0..self.lies.len())];
+        let lies = self.random.random_bool(self.often);
+        let message = match parcel.message {
+            Message::Announcement(signed) => Message::Announcement(self.announcement(lie, lies, signed)),
+            Message::Answer { question, outcome: Ok(signed) } => {
+                let said = match codec::open_announcement(&signed) {
+                    Ok(_) => Some(self.announcement(lie, lies, signed)),
+                    Err(_) => self.answer(lie, lies, signed),
+                };
+                Message::Answer { question, outcome: Ok(said?) }
+            }
+            honest => honest,
+        };
+        Some(Parcel { message, ..parcel })
+    }
+
+    fn announcement(&mut self, lie: Lie, lies: bool, honest: Signed) -> Signed {
+        let first = self.announced.get_or_insert_with(|| honest.clone()).clone();
+        let Ok(opened) = codec::decode_announcement(&honest) else { return honest };
+        let mut announcement = opened.announcement;
+        match lie {
+            _ if !lies => return honest,
+            Lie::RepeatedAnnouncement => {
+                self.told += 1;
+                return first;
+            }
+            Lie::BrokenSignature => {
+                self.told += 1;
+                return broken(honest);
+            }
+            Lie::ChangedAnnouncement => match announcement.runs.last_mut() {
+                Some(newest) => newest.root = Some(self.root()),
+                None => return honest,
+            },
+            Lie::FarEpoch => match announcement.runs.last_mut() {
+                Some(newest) => newest.to = Epoch(newest.to.0 + 1_000_000_000),
+                None => return honest,
+            },
+            Lie::WrongTime => announcement.time = WallTime(announcement.time.millis() + 3_600_000),
+            _ => return honest,
+        }
+        self.told += 1;
+        codec::sign_announcement(&announcement, &self.key).signed
+    }
+
+    fn answer(&mut self, lie: Lie, lies: bool, honest: Signed) -> Option<Signed> {
+        let Ok((header, payload)) = codec::read_header(&honest) else { return Some(honest) };
+        let Ok(mut response) = codec::parse_response(payload) else { return Some(honest) };
+        let earlier = self.answered.replace(response.clone());
+        // A refusal for its challenge is left alone, or it would never be asked anything.
+        let challenge =
+            matches!(&response.answer, Answer::Refused(refusal) if refusal.reason == Reason::Challenge);
+        if !lies || challenge {
+            return Some(honest);
+        }
+        let changed = match lie {
+            Lie::Silence => {
+                self.told += 1;
+                return None;
+            }
+            Lie::BrokenSignature => {
+                self.told += 1;
+                return Some(broken(honest));
+            }
+            Lie::Garbage => {
+                self.told += 1;
+                return Some(self.garbage(&honest));
+            }
+            Lie::Refusal => {
+                let detail = "not in the mood".to_owned();
+                response.answer = Answer::Refused(Refusal { reason: Reason::Busy, detail });
+                true
+            }
+            Lie::OtherAnswer => {
+                let other = match response.answer {
+                    Answer::Bye => Answer::Hello { heard_sequence: 0, heard_epoch: Epoch(0) },
+                    _ => Answer::Bye,
+                };
+                response.answer = other;
+                true
+            }
+            Lie::EarlierAnswer => match earlier {
+                Some(earlier) => {
+                    response.answer = earlier.answer;
+                    true
+                }
+                None => false,
+            },
+            Lie::WrongTime => {
+                response.time = WallTime(response.time.millis() + 3_600_000);
+                true
+            }
+            Lie::ChangedSeal | Lie::OldSeal => self.seal(lie, &mut response.answer),
+            Lie::ChangedValue => page(lie, &mut response.answer),
+            Lie::InventedEntry => page(lie, &mut response.answer) || node(lie, &mut response.answer),
+            Lie::ChangedDigest | Lie::ChangedCount | Lie::ChangedHead => node(lie, &mut response.answer),
+            Lie::ChangedAnnouncement | Lie::RepeatedAnnouncement | Lie::FarEpoch => false,
+        };
+        if !changed {
+            return Some(honest);
+        }
+        self.told += 1;
+        Some(codec::sign_response(&header, &response, &self.key))
+    }
+
+    fn seal(&mut self, lie: Lie, answer: &mut Answer) -> bool {
+        let root = self.root();
+        let (Answer::Walk { seal, .. } | Answer::Fetch { seal, .. }) = answer else { return false };
+        let said = match lie {
+            Lie::OldSeal => Seal { epoch: Epoch(seal.seal.epoch.0.saturating_sub(1_000)), ..seal.seal.clone() },
+            _ => Seal { root: Some(root), ..seal.seal.clone() },
+        };
+        *seal = codec::sign_seal(&said, &self.key);
+        debug_assert!(SignedSeal::verify(seal).is_ok(), "a liar signs its lies");
+        true
+    }
+
+    /// The honest bytes, the last of which are its payload's, overwritten with what is no message.
+    fn garbage(&self, honest: &Signed) -> Signed {
+        let mut body = honest.body.to_vec();
+        let kept = body.len().saturating_sub(6);
+        body[kept..].fill(0xff);
+        Signed::sign(Context::Response, body.into(), &self.key)
+    }
+
+    fn root(&mut self) -> Root {
+        Root { digest: Digest(self.random.random()), entries: 1, tombstones: 0 }
+    }
+}
+
+fn page(lie: Lie, answer: &mut Answer) -> bool {
+    let Answer::Fetch { pages, .. } = answer else { return false };
+    for page in pages {
+        let PageBucket::Entries { heads, entries } = &mut page.bucket else { continue };
+        let Some(entry) = entries.last_mut() else { continue };
+        if lie == Lie::ChangedValue {
+            entry.content = Content::Value(Bytes::from_static(b"a lie"));
+            return true;
+        }
+        // Consistent in itself, but under no root.
+        let invented = Entry {
+            version: Version { hlc: entry.version.hlc.next(), writer: entry.version.writer },
+            content: Content::Value(Bytes::from_static(b"a lie")),
+            ..entry.clone()
+        };
+        if let Some(head) = heads.iter_mut().find(|head| **head == entry.head()) {
+            *head = invented.head();
+        }
+        *entry = invented;
+        return true;
+    }
+    false
+}
+
+fn node(lie: Lie, answer: &mut Answer) -> bool {
+    let Answer::Walk { nodes, .. } = answer else { return false };
+    for node in nodes {
+        match (&mut node.shape, lie) {
+            (Shape::Inner { others, .. }, Lie::ChangedDigest | Lie::ChangedCount) => {
+                let Some(child) = others.iter_mut().find(|child| child.total() > 0) else { continue };
+                match lie {
+                    Lie::ChangedDigest => child.digest.0[7] ^= 1,
+                    _ => child.entries += 1,
+                }
+                return true;
+            }
+            (Shape::Bucket(heads), Lie::ChangedHead) => {
+                let Some(head) = heads.last_mut() else { continue };
+                head.version.hlc = Hlc(head.version.hlc.0 + 1);
+                return true;
+            }
+            (Shape::Bucket(heads), Lie::InventedEntry) => {
+                heads.push(invented(head_writer(heads)).head());
+                heads.sort_by_key(|head| head.key_hash);
+                return true;
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+fn broken(mut signed: Signed) -> Signed {
+    signed.signature[3] ^= 1;
+    signed
+}
+
+fn head_writer(heads: &[lattice_core::model::EntryHead]) -> NodeId {
+    heads.first().map_or(NodeId([0; 32]), |head| head.version.writer)
+}
+
+/// An entry that no client wrote.
+fn invented(writer: NodeId) -> Entry {
+    Entry {
+        key: Key::try_from("invented").expect("it is short"),
+        version: Version { hlc: Hlc(1), writer },
+        expires: None,
+        content: Content::Value(Bytes::from_static(b"a lie")),
+    }
+}

@@ -1,0 +1,139 @@
+//! The command line against a running node, and what bad input gets.
+
+use std::process::{Command, Output, Stdio};
+
+use lattice_tests::cluster::{Cluster, P2p, binary_path};
+use lattice_tests::wait::eventually;
+use serde_json::Value;
+
+fn lattice(args: &[&str]) -> Output {
+    Command::new(binary_path("lattice")).args(args).stdin(Stdio::null()).output().expect("the binary")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+#[tokio::test]
+async fn every_command_answers_people_and_programs() {
+    let cluster = Cluster::new(&[P2p::Connected; 2]);
+    let _nodes = cluster.start().await;
+    cluster.members[0].wait_live(1).await;
+    let url = cluster.members[0].client.url.clone();
+    let ask = async |args: &[&str]| {
+        let args: Vec<String> = ["--url", &url].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        tokio::task::spawn_blocking(move || lattice(&args.iter().map(String::as_str).collect::<Vec<_>>()))
+            .await
+            .unwrap()
+    };
+    assert_eq!(ask(&["put", "greeting", "hello"]).await.status.code(), Some(0));
+    assert_eq!(text(&ask(&["get", "greeting"]).await.stdout), "hello");
+    assert_eq!(ask(&["get", "nothing"]).await.status.code(), Some(1));
+    let listed = ask(&["--output", "json", "list", "greet"]).await;
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed["entries"][0]["key"], "greeting");
+    assert_eq!(ask(&["delete", "greeting"]).await.status.code(), Some(0));
+    assert_eq!(ask(&["get", "greeting"]).await.status.code(), Some(1));
+
+    for command in [&["status"][..], &["peers"], &["heals"], &["trust", "list"]] {
+        let table = ask(command).await;
+        assert_eq!(table.status.code(), Some(0), "{command:?}: {}", text(&table.stderr));
+        let json = ask(&[&["--output", "json"], command].concat()).await;
+        assert!(serde_json::from_slice::<Value>(&json.stdout).is_ok(), "{command:?}: {}", text(&json.stdout));
+    }
+    assert_eq!(ask(&["switch", "http"]).await.status.code(), Some(0));
+    cluster.members[0].wait_mode("HTTP").await;
+    assert_eq!(ask(&["switch", "auto"]).await.status.code(), Some(0));
+    cluster.members[0].wait_mode("P2P").await;
+    let reconcile = ask(&["reconcile", &cluster.members[1].public_key]).await;
+    assert_eq!(reconcile.status.code(), Some(0), "{}", text(&reconcile.stderr));
+    eventually("the pull on record", async || {
+        (!cluster.members[0].client.heals().await?.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(ask(&["reconcile", "nobody"]).await.status.code(), Some(2));
+    assert_eq!(ask(&["reconcile", &"00".repeat(32)]).await.status.code(), Some(1));
+    assert_eq!(ask(&["frobnicate"]).await.status.code(), Some(2));
+    assert_eq!(lattice(&["--url", "http://127.0.0.1:1", "status"]).status.code(), Some(3));
+}
+
+#[test]
+fn bad_configuration_gets_one_line_that_names_the_field() {
+    let cluster = Cluster::new(&[P2p::Connected]);
+    let member = &cluster.members[0];
+    let config = member.config.display().to_string();
+    let bad_key = member.folder.join("bad.key").display().to_string();
+    std::fs::write(&bad_key, "not hex").unwrap();
+    for (set, named, code) in [
+        ("node.colour=blue", "node.colour", 2),
+        ("sensor.bootstap=x", "sensor.bootstrap", 2),
+        ("sensor.bootstrap=127.0.0.1:9000", "sensor.bootstrap", 2),
+        ("sensor.p2p_listen=nowhere", "sensor.p2p_listen", 2),
+        ("node.trusted_keys=abc", "node.trusted_keys", 2),
+        ("store.epoch_ms=0", "store.epoch_ms", 2),
+        ("coordinator.poll_interval=10", "coordinator.poll_interval", 2),
+        ("coordinator.http_peers=ftp://x", "coordinator.http_peers", 2),
+        ("gateway.listen=0.0.0.0:8080", "gateway.token_file", 2),
+        ("store.listen=0.0.0.0:7601", "store.listen", 2),
+        (&format!("node.key_file={bad_key}"), "bad.key", 2),
+    ] {
+        let output = lattice(&["node", "--config", &config, "--set", set]);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{set}: {error}");
+        assert!(error.contains(named), "{set}: {error:?} names {named:?}");
+        assert_eq!(error.lines().count(), 1, "{set}: one line: {error}");
+    }
+    assert!(!member.folder.join("data/store").exists(), "nothing was written");
+}
+
+#[tokio::test]
+async fn what_is_taken_or_of_another_cluster_is_refused() {
+    let cluster = Cluster::new(&[P2p::Connected; 2]);
+    let first = &cluster.members[0];
+    let second = &cluster.members[1];
+    let _node = first.start();
+    first.wait_ready().await;
+    let config = first.config.display().to_string();
+    let gateway = format!("gateway.listen={}", second.client.url.trim_start_matches("http://"));
+    let p2p = format!("sensor.p2p_listen={}", second.p2p_address);
+    let own_gateway = format!("gateway.listen={}", first.client.url.trim_start_matches("http://"));
+    let own_p2p = format!("sensor.p2p_listen={}", first.p2p_address);
+    let other_config = second.config.display().to_string();
+    for (args, named) in [
+        (vec!["--config", &config, "--set", &gateway, "--set", &p2p], "in use"),
+        (vec!["--config", &other_config, "--set", &own_gateway], "gateway.listen"),
+        (vec!["--config", &other_config, "--set", &own_p2p], "sensor.p2p_listen"),
+    ] {
+        let output = lattice(&[&["node"], &args[..]].concat());
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {error}");
+        assert!(error.contains(named) && error.lines().count() == 1, "{args:?}: {error:?}");
+    }
+    let other_cluster = lattice(&["node", "--config", &config, "--set", "node.cluster=other"]);
+    let error = text(&other_cluster.stderr);
+    assert!(matches!(other_cluster.status.code(), Some(2 | 3)), "{error}");
+    assert!(error.contains("test") && error.contains("other"), "both clusters are named: {error}");
+}
+
+#[test]
+fn the_effective_configuration_loads_back() {
+    let cluster = Cluster::new(&[P2p::Connected]);
+    let config = cluster.members[0].config.display().to_string();
+    let printed = lattice(&["node", "--config", &config, "--print-config"]);
+    assert_eq!(printed.status.code(), Some(0), "{}", text(&printed.stderr));
+    let again = cluster.members[0].folder.join("again.toml");
+    std::fs::write(&again, &printed.stdout).unwrap();
+    let reprinted = lattice(&["node", "--config", &again.display().to_string(), "--print-config"]);
+    assert_eq!(text(&reprinted.stdout), text(&printed.stdout));
+}
+
+#[test]
+fn keygen_never_overwrites() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys/node.key").display().to_string();
+    let first = lattice(&["keygen", "--file", &file]);
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    assert_eq!(text(&first.stdout).len(), 64);
+    let again = lattice(&["keygen", "--file", &file]);
+    assert_eq!(text(&again.stdout), text(&first.stdout));
+}

@@ -1,0 +1,10 @@
+//! The cluster as a whole: real processes, real sockets, real disks; the simulation; and the arrows between
+//! the crates.
+
+mod arrows;
+mod command_line;
+mod documents;
+mod health_under_load;
+mod http_path;
+mod p2p_path;
+mod services;

@@ -1,0 +1,70 @@
+//! The four services as processes of their own behave like the one process, and survive each other.
+
+use lattice_tests::client::common_root;
+use lattice_tests::cluster::{Cluster, Member, P2p, Process, binary_path, current_epoch};
+use lattice_tests::wait::eventually;
+
+const BINARIES: [&str; 4] = ["state-store", "p2p-sensor", "sync-coordinator", "gateway"];
+
+fn start_all(member: &Member) -> Vec<Process> {
+    BINARIES.iter().map(|binary| member.start_service(binary)).collect()
+}
+
+#[tokio::test]
+async fn four_processes_make_a_node_and_each_may_be_killed() {
+    let cluster = Cluster::new(&[P2p::Connected; 2]);
+    let [split, whole] = &cluster.members[..] else { panic!("two nodes") };
+    let mut services = start_all(split);
+    let _whole = whole.start();
+    for member in &cluster.members {
+        member.wait_ready().await;
+        member.wait_live(1).await;
+    }
+    split.client.put("from", "four processes").await.unwrap();
+    whole.wait_value("from", "four processes").await;
+    whole.client.put("to", "four processes").await.unwrap();
+    split.wait_value("to", "four processes").await;
+
+    for (index, binary) in BINARIES.iter().enumerate() {
+        services[index].kill();
+        if *binary != "gateway" {
+            eventually(&format!("readyz without {binary}"), async || {
+                let answer = split.client.send(reqwest::Method::GET, "/readyz").await.ok()?;
+                (answer.status() == 503).then_some(())
+            })
+            .await;
+        }
+        services[index] = split.start_service(binary);
+        split.wait_ready().await;
+        for member in &cluster.members {
+            member.wait_live(1).await;
+        }
+        split.client.put(&format!("after/{binary}"), "restarted").await.unwrap();
+        whole.wait_value(&format!("after/{binary}"), "restarted").await;
+        whole.client.put(&format!("and/{binary}"), "back").await.unwrap();
+        split.wait_value(&format!("and/{binary}"), "back").await;
+    }
+    let after = current_epoch();
+    eventually("equal roots", async || common_root(&cluster.clients(), after).await).await;
+}
+
+#[tokio::test]
+async fn healthcheck_tells_probes_whether_a_service_serves() {
+    let cluster = Cluster::new(&[P2p::Connected]);
+    let member = &cluster.members[0];
+    let check = |binary: &str| {
+        std::process::Command::new(binary_path(binary))
+            .args(["--config", &member.config.display().to_string(), "healthcheck"])
+            .output()
+            .expect("the binary")
+    };
+    for binary in BINARIES {
+        assert!(!check(binary).status.success(), "{binary} is not there yet");
+    }
+    let _services = start_all(member);
+    member.wait_ready().await;
+    for binary in BINARIES {
+        let output = check(binary);
+        assert!(output.status.success(), "{binary}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,254 @@
+//! The simulated cluster: what must hold in any history, and the histories that taught us something.
+//!
+//! `SIMULATION_SEED=<seed>` replays one history exactly, `SIMULATION_TRACE=1` prints it, `SIMULATION_SEEDS=<n>`
+//! runs more of the random ones.
+
+use std::time::Duration;
+
+use lattice_core::pull::{Cause, Outcome};
+use lattice_tests::simulation::faults::{Fault, Part, partition};
+use lattice_tests::simulation::liar::Lie;
+use lattice_tests::simulation::network::{HEALTHY, Line, Way};
+use lattice_tests::simulation::time::Skew;
+use lattice_tests::simulation::{Broken, CONVERGES_WITHIN, Scenario, Settings, Workload, World, seeds};
+
+const BOTH: &[Way] = &[Way::P2p, Way::Http];
+
+const BUSY: Workload = Workload { every: Duration::from_millis(500), keys: 200, deletes: 0.1 };
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Runs a history for each of some seeds; the first that is broken fails the test, with all that is needed to
+/// see it again.
+fn histories(count: u64, history: impl Fn(u64) -> Result<(), Broken>) {
+    for seed in seeds(count) {
+        if let Err(broken) = history(seed) {
+            panic!("{broken}");
+        }
+    }
+}
+
+/// A cluster that has started, and whose nodes have all seen each other.
+fn cluster(nodes: usize, seed: u64) -> Result<World, Broken> {
+    let mut world = World::started(Settings::of(nodes), seed);
+    world.run_for(seconds(20))?;
+    Ok(world)
+}
+
+fn expect(world: &World, holds: bool, what: &str) -> Result<(), Broken> {
+    if holds {
+        return Ok(());
+    }
+    Err(world.broken(None, format!("{what}: {:?}\n{}", world.tally(), world.describe())))
+}
+
+fn apply_all(world: &mut World, faults: Vec<Fault>) -> Result<(), Broken> {
+    faults.into_iter().try_for_each(|fault| world.apply(fault))
+}
+
+#[test]
+fn healthy_cluster_under_writes_counts_no_divergence() {
+    histories(3, |seed| {
+        let mut world = World::started(Settings::of(5), seed);
+        for node in 0..5 {
+            let skew = Skew { ahead_ms: node as i64 * 150 - 300, parts_per_million: node as i64 * 40 - 80 };
+            world.apply(Fault::Clock(node, skew))?;
+        }
+        // A client that writes before anybody is connected is heard by nobody.
+        world.run_for(seconds(20))?;
+        world.set_workload(Some(BUSY));
+        world.run_for(seconds(180))?;
+        expect(&world, world.acknowledged() > 1_000, "clients wrote")?;
+        expect(&world, world.tally().diverged == 0, "no divergence is counted")?;
+        expect(&world, world.tally().pulls == 0, "no pull is started")?;
+        world.set_workload(None);
+        world.run_until("all roots are equal", seconds(15), World::converged)?;
+        expect(&world, world.tally().pulls == 0, "no pull was needed")
+    });
+}
+
+#[test]
+fn one_node_cut_off_from_p2p_heals_over_http_both_ways() {
+    histories(4, |seed| {
+        let mut world = cluster(3, seed)?;
+        world.write(0, "before", Some("1"))?;
+        apply_all(&mut world, partition(&[Way::P2p], &[2], &[0, 1]))?;
+        world.run_for(seconds(100))?;
+        world.write(0, "elsewhere", Some("1"))?;
+        world.write(2, "here", Some("1"))?;
+        let took = world.run_until("HTTP heals both ways", seconds(120), World::converged)?;
+        expect(&world, took > seconds(10), "nothing but HTTP could bring it")?;
+        let tally = world.tally();
+        let healed = |by: usize| {
+            tally.outcomes(Outcome::Healed).any(|ended| {
+                (ended.by == 2) == (by == 2) && ended.pull.path == lattice_core::failover::Path::Http
+            })
+        };
+        expect(&world, healed(2) && healed(0), "both sides pulled over HTTP")?;
+        let in_kind = tally.ended.iter().any(|ended| ended.pull.cause == Cause::InKind);
+        expect(&world, in_kind, "one of the directions was an answer in kind")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn total_partition_heals() {
+    histories(4, |seed| {
+        let mut world = cluster(5, seed)?;
+        world.set_workload(Some(BUSY));
+        apply_all(&mut world, partition(BOTH, &[0, 1], &[2, 3, 4]))?;
+        world.run_for(seconds(150))?;
+        world.set_workload(None);
+        world.run_for(seconds(10))?;
+        expect(&world, !world.converged(), "the halves differ")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn loss_of_every_delta_still_converges() {
+    histories(4, |seed| {
+        let mut world = cluster(4, seed)?;
+        world.apply(Fault::Lines { way: Way::P2p, line: Line { deltas_lost: 1.0, ..HEALTHY } })?;
+        world.set_workload(Some(BUSY));
+        world.run_for(seconds(60))?;
+        world.set_workload(None);
+        world.run_until("pulls alone bring everything", CONVERGES_WITHIN, World::converged)?;
+        expect(&world, world.tally().pulls > 0, "there were pulls")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn restart_in_the_middle_of_a_pull() {
+    histories(8, |seed| {
+        let mut world = cluster(2, seed)?;
+        world.apply(Fault::Lines { way: Way::P2p, line: Line { deltas_lost: 1.0, ..HEALTHY } })?;
+        for key in 0..1_500 {
+            world.write(0, &format!("key-{key}"), Some("a value"))?;
+        }
+        // A quick look after each little while: the pull takes a few round trips.
+        let mut pulling = false;
+        for _ in 0..60_000 {
+            world.run_for(Duration::from_millis(1))?;
+            if world.tally().pulls > 0 {
+                pulling = true;
+                break;
+            }
+        }
+        expect(&world, pulling, "a pull began")?;
+        world.run_for(Duration::from_millis(20 * (seed % 8)))?;
+        expect(&world, world.tally().ended.is_empty(), "the pull is in the middle")?;
+        let part = match seed % 4 {
+            0 => Part::Coordinator,
+            1 => Part::Store,
+            2 => Part::Sensor,
+            _ => Part::All,
+        };
+        let node = usize::from(seed % 8 < 4);
+        world.apply(Fault::Stop(part, node))?;
+        world.run_for(seconds(seed % 5))?;
+        world.apply(Fault::Start(node))?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn a_lying_peer_is_named_and_nothing_of_it_is_applied() {
+    // What these say contradicts what was signed.
+    let named = [
+        Lie::ChangedValue,
+        Lie::InventedEntry,
+        Lie::ChangedDigest,
+        Lie::ChangedCount,
+        Lie::ChangedHead,
+        Lie::ChangedSeal,
+        Lie::ChangedAnnouncement,
+    ];
+    for lie in Lie::ALL {
+        histories(1, |seed| {
+            let mut world = cluster(3, seed)?;
+            world.apply(Fault::Lie(2, vec![lie], 1.0))?;
+            world.apply(Fault::Lines { way: Way::P2p, line: Line { deltas_lost: 1.0, ..HEALTHY } })?;
+            for key in 0..200 {
+                world.write(2, &format!("liar-{key}"), Some("said by the liar"))?;
+                world.write(key % 2, &format!("honest-{key}"), Some("said by an honest node"))?;
+            }
+            world.run_for(seconds(200))?;
+            expect(&world, world.lies_told(2) > 0, &format!("{lie:?} was told"))?;
+            let said = world.named();
+            let right = if named.contains(&lie) { said.contains(&2) } else { said.is_empty() };
+            expect(&world, right, &format!("{lie:?}: named were {said:?}"))?;
+            world.quiet(CONVERGES_WITHIN).map(|_| ())
+        });
+    }
+}
+
+#[test]
+fn a_new_incarnation_is_believed_and_refills() {
+    histories(4, |seed| {
+        let mut world = cluster(3, seed)?;
+        for key in 0..400 {
+            world.write(key % 3, &format!("key-{key}"), Some("kept by others"))?;
+        }
+        world.run_until("everybody has everything", seconds(60), World::converged)?;
+        let before = world.node(1).store().map(|store| store.published().incarnation);
+        world.apply(Fault::Wipe(1))?;
+        world.write(1, "after", Some("the first of the new store"))?;
+        let after = world.node(1).store().map(|store| store.published().incarnation);
+        expect(&world, before != after, "a wiped store is a new incarnation")?;
+        world.run_until("it is filled again", seconds(120), World::converged)?;
+        expect(&world, world.tally().replaced >= 2, "both others believed it")?;
+        expect(&world, world.tally().contradictions.is_empty(), "it contradicts nothing")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn a_disk_that_was_rolled_back_is_noticed() {
+    histories(4, |seed| {
+        let mut world = cluster(3, seed)?;
+        world.set_workload(Some(BUSY));
+        world.plan(vec![(seconds(90), Fault::RollBack(0))]);
+        world.run_for(seconds(150))?;
+        expect(&world, world.tally().rolled_back > 0, "it was told that it had said more")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn random_faults_over_many_seeds() {
+    let scenario = Scenario::usual(5);
+    let mut simulated = Duration::ZERO;
+    let mut faults = 0;
+    let mut slowest = Duration::ZERO;
+    let seeds = seeds(24);
+    for &seed in &seeds {
+        match scenario.run(seed) {
+            Ok(report) => {
+                simulated += report.simulated;
+                faults += report.counts.1;
+                slowest = slowest.max(report.converged_after);
+            }
+            Err(broken) => panic!("{broken}"),
+        }
+    }
+    println!(
+        "{} seeds, {:.1} simulated hours, {faults} faults, converged after at most {slowest:?}",
+        seeds.len(),
+        simulated.as_secs_f64() / 3_600.0,
+    );
+}
+
+#[test]
+fn the_same_seed_is_the_same_history() {
+    let scenario = Scenario { faults_for: seconds(120), ..Scenario::usual(4) };
+    for seed in seeds(2) {
+        match (scenario.run(seed), scenario.run(seed)) {
+            (Ok(first), Ok(second)) => assert_eq!(first, second, "seed {seed}"),
+            (Err(broken), _) | (_, Err(broken)) => panic!("{broken}"),
+        }
+    }
+}
