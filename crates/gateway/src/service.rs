@@ -67,6 +67,17 @@ pub struct Service {
 }
 
 impl Service {
+    /// Refuses what [`Self::bind`] would refuse, and leaves the port free.
+    ///
+    /// # Errors
+    /// As for [`Self::bind`].
+    pub async fn check(config: &Config) -> Result<(), Error> {
+        Auth::load(&config.gateway)?;
+        refuse_open(config, config.gateway.listen)?;
+        Listener::bind("gateway.listen", &Listen::Tcp(config.gateway.listen)).await?;
+        Ok(())
+    }
+
     /// Reads the tokens and binds `gateway.listen`; calls no sibling yet. Call it inside the runtime.
     ///
     /// # Errors

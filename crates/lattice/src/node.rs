@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use lattice_runtime::config::{ConfigArgs, Listen};
+use lattice_runtime::identity::NodeKey;
 use lattice_runtime::process::{self, Failure};
 use lattice_runtime::{Config, Runtime, grpc};
 use p2p_sensor::PartitionHandle;
@@ -28,6 +29,7 @@ impl Node {
     /// # Errors
     /// What the first service that could not be bound says; those bound before it are closed again.
     pub async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, Failure> {
+        check(config).await?;
         let store = state_store::Service::bind(config, runtime).await?;
         let store_channel = grpc::in_memory(store.routes(), store.tasks());
         let sensor = p2p_sensor::Service::bind(config, runtime).await?;
@@ -81,6 +83,17 @@ impl Node {
         }
         outcome
     }
+}
+
+/// Refuses a bad configuration, key or port before the first service writes anything.
+async fn check(config: &Config) -> Result<(), Failure> {
+    p2p_sensor::Service::check(config)?;
+    sync_coordinator::Service::check(config)?;
+    gateway::Service::check(config).await?;
+    if config.node.key_file.exists() {
+        NodeKey::load(&config.node.key_file)?;
+    }
+    Ok(())
 }
 
 /// A service as a task.

@@ -107,6 +107,18 @@ impl PartitionHandle {
 }
 
 impl Service {
+    /// Refuses what [`Self::bind`] would refuse of the configuration and the ports, and writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a bad multiaddr; [`Error::Listen`] when a port is not to be had.
+    pub fn check(config: &Config) -> Result<(), Error> {
+        let (listen_on, _) = parse(&config.sensor)?;
+        if config.sensor.enabled {
+            listen::probe(&listen_on)?;
+        }
+        Ok(())
+    }
+
     /// Reads the key (and makes it, when this service is the first), and listens on `sensor.p2p_listen`
     /// unless P2P is disabled. Nobody is dialled or let in before [`Self::run`]. Call it inside the runtime.
     ///
@@ -114,10 +126,8 @@ impl Service {
     /// [`Error::Config`] for a bad multiaddr; [`Error::Identity`] for a bad key or folder; [`Error::Listen`]
     /// when a port is not to be had. Nothing was written in the first and, as a rule, in the last case.
     pub async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, Error> {
+        Self::check(config)?;
         let (listen_on, bootstrap) = parse(&config.sensor)?;
-        if config.sensor.enabled {
-            listen::probe(&listen_on)?;
-        }
         DataDir::open(&config.node.data_dir, &config.node.cluster)?;
         let key = NodeKey::load_or_create(&config.node.key_file)?;
         let me = NodeId(key.public());

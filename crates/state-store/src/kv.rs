@@ -47,10 +47,10 @@ impl wire::key_value_server::KeyValue for KeyValue {
         let key = convert::key("key", request.key)?;
         let version_min: Option<Version> = convert::optional("version_min", request.version_min)?;
         let entry = self.reader.current(&key).map_err(|error| status(&error))?;
-        if let Some(version_min) = version_min {
-            if entry.as_ref().is_none_or(|entry| entry.version < version_min) {
-                return Err(Status::unavailable(format!("version_min: {version_min} is not here yet")));
-            }
+        if let Some(version_min) = version_min
+            && entry.as_ref().is_none_or(|entry| entry.version < version_min)
+        {
+            return Err(Status::unavailable(format!("version_min: {version_min} is not here yet")));
         }
         let entry = entry.filter(|entry| entry.visible(now(&self.clock).wall));
         let entry = entry.ok_or_else(|| Status::not_found("key is absent"))?;
@@ -73,7 +73,10 @@ impl wire::key_value_server::KeyValue for KeyValue {
         Ok(Response::new(wire::DeleteResponse { version: Some((&written.version).into()) }))
     }
 
-    async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::ListResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<wire::ListRequest>,
+    ) -> Result<Response<wire::ListResponse>, Status> {
         let page = page(request.into_inner())?;
         let (reader, now) = (self.reader.clone(), now(&self.clock));
         let listed = blocking(move || reader.list(&page, now)).await?.map_err(|error| status(&error))?;
@@ -109,7 +112,9 @@ impl wire::key_value_server::KeyValue for KeyValue {
 }
 
 /// Runs what reads the disk for long where it holds up nobody.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Status::internal(format!("a read ended early: {error}")))
 }

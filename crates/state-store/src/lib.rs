@@ -1,7 +1,7 @@
 //! The state store: entries on disk, the Merkle tree over them, signed seals, and answers to peers.
 //!
 //! - [`storage`]: one ordered keyspace with durable batches; sled, and a twin in memory.
-//! - [`format`]: what the records are called, and what they hold.
+//! - `format`: what the records are called, and what they hold.
 //! - [`engine`]: the store without threads, sockets or clocks; all decisions about entries and seals.
 //! - [`challenges`], [`peers`]: signed requests and answers between nodes.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.

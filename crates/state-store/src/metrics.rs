@@ -126,12 +126,20 @@ impl Metrics {
         } = metrics.clone();
         registry.with(|registry| {
             registry.register("lattice_store_entries", "Entries under the newest sealed root", entries);
-            registry.register("lattice_store_tombstones", "Deletions under the newest sealed root", tombstones);
+            registry.register(
+                "lattice_store_tombstones",
+                "Deletions under the newest sealed root",
+                tombstones,
+            );
             registry.register("lattice_store_sealed_epoch", "The newest sealed epoch", sealed_epoch);
             registry.register("lattice_store_pending", "Entries that await sealing", pending);
             registry.register("lattice_store_held", "Entries held because they are ahead of the clock", held);
             registry.register("lattice_store_held_bytes", "Bytes of held entries", held_bytes);
-            registry.register("lattice_store_settle_ms", "How long after its end an epoch is sealed", settle_ms);
+            registry.register(
+                "lattice_store_settle_ms",
+                "How long after its end an epoch is sealed",
+                settle_ms,
+            );
             registry.register("lattice_store_sealing_halted", "1 while sealing is halted", halted);
             registry.register("lattice_store_failed", "1 once a commit has failed", failed);
             registry.register(
@@ -152,8 +160,16 @@ impl Metrics {
                 conflicts,
             );
             registry.register("lattice_store_queue", "Changes that wait for the writer", queue);
-            registry.register("lattice_store_merged_entries", "Entries of others, by what became of them", merged);
-            registry.register("lattice_store_exchanges", "Peers' requests, by what became of them", exchanges);
+            registry.register(
+                "lattice_store_merged_entries",
+                "Entries of others, by what became of them",
+                merged,
+            );
+            registry.register(
+                "lattice_store_exchanges",
+                "Peers' requests, by what became of them",
+                exchanges,
+            );
         });
         metrics
     }

@@ -116,8 +116,7 @@ impl Peers {
                 return Answer::Refused(Refusal { reason: Reason::Malformed, detail });
             }
         }
-        let question =
-            Question { asker: header.sender, incarnation: header.incarnation, ask: &request.ask };
+        let question = Question { asker: header.sender, incarnation: header.incarnation, ask: &request.ask };
         self.reader.serve(question).unwrap_or_else(|error| {
             tracing::error!(peer = %header.sender, %error, "serve a peer");
             Answer::Refused(Refusal {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -256,16 +255,17 @@ fn open(config: &Config, clock: &Clock) -> Result<Engine, Error> {
         }
         config::Engine::Sled => {
             let folder = data_dir.folder(FOLDER)?;
-            let storage = open_sled(&folder, config, NodeId(key.public()))?;
+            let manifest = Manifest {
+                engine: "sled".to_owned(),
+                cluster: settings.cluster.clone(),
+                node: NodeId(key.public()),
+                epoch_ms: settings.epoch_length.0.get(),
+            };
+            manifest.claim(&folder, SledStorage::exists(&folder))?;
+            let storage = SledStorage::open(&folder, config.store.cache_mb << 20)?;
             Ok(Engine::open(storage, settings, signing, incarnations, now)?)
         }
     }
-}
-
-fn open_sled(folder: &Path, config: &Config, node: NodeId) -> Result<SledStorage, Error> {
-    let manifest = Manifest { engine: "sled".to_owned(), cluster: config.node.cluster.clone(), node };
-    manifest.claim(folder, SledStorage::exists(folder))?;
-    Ok(SledStorage::open(folder, config.store.cache_mb << 20)?)
 }
 
 fn settings(config: &Config) -> Result<Settings, Error> {

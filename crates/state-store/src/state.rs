@@ -14,8 +14,8 @@ use lattice_proto::convert::{self, Invalid};
 use lattice_proto::store::v1 as wire;
 use lattice_proto::types::v1 as types;
 use lattice_runtime::{Clock, TaskGroup, entropy};
-use tokio::sync::{Semaphore, broadcast};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
@@ -58,7 +58,10 @@ type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl StateStore {
     /// A stream that ends with the service, so that its readers do not hold up the end.
-    fn until_stopped<T: 'static>(&self, items: impl Stream<Item = Result<T, Status>> + Send + 'static) -> Items<T> {
+    fn until_stopped<T: 'static>(
+        &self,
+        items: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Items<T> {
         Box::pin(items.take_until(self.tasks.token().cancelled_owned()))
     }
 
@@ -102,7 +105,10 @@ impl wire::state_store_server::StateStore for StateStore {
     type WatchAskedStream = Items<wire::Asked>;
     type SealedEntriesStream = Items<wire::SealedEntriesResponse>;
 
-    async fn merge(&self, request: Request<wire::MergeRequest>) -> Result<Response<wire::MergeResponse>, Status> {
+    async fn merge(
+        &self,
+        request: Request<wire::MergeRequest>,
+    ) -> Result<Response<wire::MergeResponse>, Status> {
         let (entries, origin) = convert::merge(request.into_inner())?;
         let origin = match origin {
             wire::Origin::Pull => Origin::Pull,
@@ -166,7 +172,10 @@ impl wire::state_store_server::StateStore for StateStore {
         Ok(Response::new(self.until_stopped(messages)))
     }
 
-    async fn nodes(&self, request: Request<wire::NodesRequest>) -> Result<Response<wire::NodesResponse>, Status> {
+    async fn nodes(
+        &self,
+        request: Request<wire::NodesRequest>,
+    ) -> Result<Response<wire::NodesResponse>, Status> {
         let positions = convert::positions(request.into_inner())?;
         let reader = self.reader.clone();
         let own = blocking(move || reader.nodes(&positions)).await?.map_err(|error| status(&error))?;
@@ -180,7 +189,8 @@ impl wire::state_store_server::StateStore for StateStore {
     ) -> Result<Response<wire::CompareResponse>, Status> {
         let heads = convert::compare_heads(request.into_inner())?;
         let (reader, now) = (self.reader.clone(), now(&self.clock));
-        let compared = blocking(move || reader.compare(&heads, now)).await?.map_err(|error| status(&error))?;
+        let compared =
+            blocking(move || reader.compare(&heads, now)).await?.map_err(|error| status(&error))?;
         Ok(Response::new(wire::CompareResponse { missing: compared.missing, ahead: compared.ahead }))
     }
 
@@ -197,7 +207,10 @@ impl wire::state_store_server::StateStore for StateStore {
         Ok(Response::new(wire::ReserveSequenceResponse { first, count, incarnation }))
     }
 
-    async fn heard(&self, request: Request<wire::HeardRequest>) -> Result<Response<wire::HeardResponse>, Status> {
+    async fn heard(
+        &self,
+        request: Request<wire::HeardRequest>,
+    ) -> Result<Response<wire::HeardResponse>, Status> {
         let request = request.into_inner();
         let node = convert::node("node", &request.node)?;
         let incarnation = convert::incarnation("incarnation", &request.incarnation)?;
@@ -232,9 +245,8 @@ impl wire::state_store_server::StateStore for StateStore {
         _: Request<wire::SealedEntriesRequest>,
     ) -> Result<Response<Self::SealedEntriesStream>, Status> {
         let sealed = self.reader.sealed_entries();
-        let sealed = sealed.ok_or_else(|| {
-            Status::resource_exhausted("too many read all sealed entries: try again later")
-        })?;
+        let sealed = sealed
+            .ok_or_else(|| Status::resource_exhausted("too many read all sealed entries: try again later"))?;
         let seal = wire::SealedEntriesResponse { seal: Some(sealed.seal().into()), entries: Vec::new() };
         let until = self.clock.monotonic() + SEALED_ENTRIES_TIME;
         let clock = self.clock.clone();

@@ -43,7 +43,7 @@ pub(crate) struct Keeper {
 
 #[derive(Debug)]
 pub(crate) enum Write {
-    Heal(Heal),
+    Heal(Box<Heal>),
     Pauses(Vec<Pause>),
 }
 
@@ -59,8 +59,10 @@ struct Kept {
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 enum KeptPath {
-    P2P,
-    HTTP,
+    #[serde(rename = "P2P")]
+    P2p,
+    #[serde(rename = "HTTP")]
+    Http,
 }
 
 impl Files {
@@ -90,7 +92,7 @@ impl Files {
             let Some(write) = write else { return };
             let (history, path) = (Arc::clone(&self.history), pauses.clone());
             let written = tokio::task::spawn_blocking(move || match write {
-                Write::Heal(heal) => history.put(heal),
+                Write::Heal(heal) => history.put(*heal),
                 Write::Pauses(pauses) => write_pauses(&path, &pauses),
             });
             if let Err(error) = written.await {
@@ -122,8 +124,8 @@ fn read_pauses(path: &Path) -> Result<Vec<Pause>, String> {
         Ok(Pause {
             peer: kept.peer.parse().map_err(|error| format!("[{index}].peer: {error}"))?,
             path: kept.path.map(|path| match path {
-                KeptPath::P2P => failover::Path::P2p,
-                KeptPath::HTTP => failover::Path::Http,
+                KeptPath::P2p => failover::Path::P2p,
+                KeptPath::Http => failover::Path::Http,
             }),
             failures: kept.failures,
             until: WallTime(kept.until_ms),
@@ -136,8 +138,8 @@ fn write_pauses(path: &Path, pauses: &[Pause]) {
     let kept = |pause: &Pause| Kept {
         peer: pause.peer.to_string(),
         path: pause.path.map(|path| match path {
-            failover::Path::P2p => KeptPath::P2P,
-            failover::Path::Http => KeptPath::HTTP,
+            failover::Path::P2p => KeptPath::P2p,
+            failover::Path::Http => KeptPath::Http,
         }),
         failures: pause.failures,
         until_ms: pause.until.millis(),

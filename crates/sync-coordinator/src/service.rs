@@ -115,17 +115,31 @@ pub struct Service {
 }
 
 impl Service {
+    /// Refuses what [`Self::bind`] would refuse of the configuration, and writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a bad URL; [`Error::Certificates`] for bad authorities.
+    pub fn check(config: &Config) -> Result<(), Error> {
+        Self::client(config).map(drop)
+    }
+
+    /// The URLs of peers, and the client that asks them.
+    fn client(config: &Config) -> Result<(Vec<Address>, Client), Error> {
+        let addresses = Address::parse_all(&config.coordinator.http_peers)?;
+        let tls = addresses.iter().any(Address::is_tls);
+        let timeout = config.coordinator.request_timeout;
+        let client = Client::new(config.coordinator.http_ca.as_deref(), tls, timeout)?;
+        Ok((addresses, client))
+    }
+
     /// Reads key, trust and history, and takes the coordinator's folder; calls no sibling and opens no port
     /// yet. Call it inside the runtime.
     ///
     /// # Errors
     /// [`Error`]; each names the field or the file.
     pub async fn bind(config: &Config, runtime: &Runtime, channels: Channels) -> Result<Self, Error> {
-        let addresses = Address::parse_all(&config.coordinator.http_peers)?;
-        let tls = addresses.iter().any(Address::is_tls);
+        let (addresses, http) = Self::client(config)?;
         let timeout = config.coordinator.request_timeout;
-        let http = Client::new(config.coordinator.http_ca.as_deref(), tls, timeout)?;
-
         let data_dir = DataDir::open(&config.node.data_dir, &config.node.cluster)?;
         let lock = data_dir.lock(FOLDER)?;
         let folder = data_dir.folder(FOLDER)?;
@@ -293,6 +307,7 @@ fn machine_config(
             config::Mode::P2p => Mode::P2p,
             config::Mode::Http => Mode::Http,
         },
+        p2p_enabled: config.sensor.enabled,
         max_clock_drift: config.node.max_clock_drift,
         seed: entropy::seed(),
     }

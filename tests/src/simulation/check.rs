@@ -21,6 +21,9 @@ const BUSY_WINDOW: Duration = Duration::from_secs(10);
 /// In that time, a node by itself, and for each of its peers, hears at most so much.
 const BUSY_MAX: (usize, usize) = (2_000, 300);
 
+/// Reasons for which an honest node refuses an honest one.
+const MAY_REFUSE: [&str; 4] = ["Challenge", "Empty", "Incarnation", "Unavailable"];
+
 /// What a run has shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -76,6 +79,8 @@ pub struct Checks {
     nodes: Vec<Watched>,
     /// Nodes whose disk was rolled back: they contradict themselves, and are to notice.
     pub rolled_back: BTreeSet<usize>,
+    /// Nodes that have lied, or whose disk was rolled back: others may say so.
+    pub doubtful: BTreeSet<NodeId>,
     /// What was seen so far.
     pub tally: Tally,
 }
@@ -87,6 +92,7 @@ impl Checks {
             pulls_max,
             nodes: (0..nodes).map(|_| Watched::default()).collect(),
             rolled_back: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             tally: Tally::default(),
         }
     }
@@ -119,7 +125,7 @@ impl Checks {
             Seen::PullEnded(ended) => {
                 self.nodes[node].pulls.remove(&ended.peer);
                 self.tally.ended.push(Ended { at: now, by: node, pull: (**ended).clone() });
-                Ok(())
+                self.blamed(ended)
             }
             Seen::CoordinatorStopped => {
                 self.nodes[node].pulls.clear();
@@ -127,7 +133,12 @@ impl Checks {
             }
             Seen::Notice(notice) => {
                 self.notice(node, notice);
-                Ok(())
+                match notice {
+                    Notice::Contradiction { peer, epoch, .. } if !self.doubtful.contains(peer) => {
+                        Err(format!("{peer}, who is honest, is said to have two roots for epoch {epoch}"))
+                    }
+                    _ => Ok(()),
+                }
             }
             Seen::Announced(announcement) => self.announced(node, announcement),
             Seen::Proved(entries) => ledger.check_written(entries),
@@ -151,6 +162,22 @@ impl Checks {
             Notice::NewIncarnation { replaced: Some(_), .. } => self.tally.replaced += 1,
             Notice::RolledBack { .. } => self.tally.rolled_back += 1,
             _ => {}
+        }
+    }
+
+    /// Whoever is honest is never blamed: not for a lie, nor for an answer that is none.
+    fn blamed(&self, ended: &pull::Ended) -> Result<(), String> {
+        let pull::Ended { peer, outcome, detail, .. } = ended;
+        let blamed = match outcome {
+            Outcome::Lied | Outcome::NoProgress => true,
+            // What an honest store says when it cannot answer now. Anything else was asked wrongly, or is no
+            // answer.
+            Outcome::Refused => !MAY_REFUSE.iter().any(|reason| detail.starts_with(reason)),
+            Outcome::Healed | Outcome::Stale | Outcome::TimedOut | Outcome::Lost => false,
+        };
+        match blamed && !self.doubtful.contains(peer) {
+            true => Err(format!("{peer}, who is honest, is blamed: {outcome}: {detail}")),
+            false => Ok(()),
         }
     }
 

@@ -96,8 +96,8 @@ impl Scenario {
         Self {
             settings: Settings::of(nodes),
             mix: Mix::USUAL,
-            faults_for: Duration::from_secs(400),
-            workload: Workload { every: Duration::from_secs(2), keys: 300, deletes: 0.2 },
+            faults_for: Duration::from_secs(300),
+            workload: Workload { every: Duration::from_secs(10), burst: 8, keys: 300, deletes: 0.2 },
             liar_in: 3,
         }
     }

@@ -59,6 +59,7 @@ impl Shell {
             backoff_max: settings.backoff_max,
             pulls_max: settings.pulls_max,
             mode: Mode::Auto,
+            p2p_enabled: true,
             max_clock_drift: settings.max_clock_drift,
             seed,
         };

@@ -39,6 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Workload {
     /// Each node's client writes about so often.
     pub every: Duration,
+    /// Then it writes at most so much at once.
+    pub burst: u32,
     /// Keys that all clients share.
     pub keys: u32,
     /// Of the writes, the part that deletes.
@@ -564,10 +566,12 @@ impl World {
 
     fn client(&mut self, node: usize) -> Result<(), Broken> {
         let Some(workload) = self.workload else { return Ok(()) };
-        let key = format!("key-{}", self.random.random_range(0..workload.keys));
-        let value = format!("{}-{}", node, self.random.random::<u32>());
-        let deletes = self.random.random_bool(workload.deletes);
-        self.write(node, &key, (!deletes).then_some(value.as_str()))?;
+        for _ in 0..self.random.random_range(1..=workload.burst) {
+            let key = format!("key-{}", self.random.random_range(0..workload.keys));
+            let value = format!("{}-{}", node, self.random.random::<u32>());
+            let deletes = self.random.random_bool(workload.deletes);
+            self.write(node, &key, (!deletes).then_some(value.as_str()))?;
+        }
         let after = self.up_to(workload.every * 2);
         self.put_off(after, Happening::Write(node));
         Ok(())
@@ -621,6 +625,7 @@ impl World {
         self.stop(Part::All, node)?;
         self.nodes[node].roll_back(earlier);
         self.checks.rolled_back.insert(node);
+        self.checks.doubtful.insert(self.directory.id(node));
         self.start(node)?;
         let left = self.disk_map(node)?;
         let lost = lost.into_iter().filter(|(key, entry)| left.get(key) != Some(entry)).collect();
@@ -653,6 +658,7 @@ impl World {
             self.liars.remove(&node);
             return;
         }
+        self.checks.doubtful.insert(self.directory.id(node));
         let random = Xoshiro256PlusPlus::seed_from_u64(self.random.random());
         let liar = Liar::new(self.directory.key(node).clone(), lies, often, random);
         self.liars.insert(node, liar);

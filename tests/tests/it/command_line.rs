@@ -109,7 +109,9 @@ async fn what_is_taken_or_of_another_cluster_is_refused() {
         assert_eq!(output.status.code(), Some(3), "{args:?}: {error}");
         assert!(error.contains(named) && error.lines().count() == 1, "{args:?}: {error:?}");
     }
-    let other_cluster = lattice(&["node", "--config", &config, "--set", "node.cluster=other"]);
+    let set_cluster = "node.cluster=other";
+    let other_cluster = ["--config", &config, "--set", &gateway, "--set", &p2p, "--set", set_cluster];
+    let other_cluster = lattice(&[&["node"], &other_cluster[..]].concat());
     let error = text(&other_cluster.stderr);
     assert!(matches!(other_cluster.status.code(), Some(2 | 3)), "{error}");
     assert!(error.contains("test") && error.contains("other"), "both clusters are named: {error}");

@@ -33,6 +33,8 @@ pub(super) struct Clocks {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Changes {
     pub(super) own: Option<Clock>,
+    /// Ours was judged wrong until now.
+    pub(super) was_wrong: bool,
     /// Peers whose clock is off from now on, and by how much; or right again.
     pub(super) peers: Vec<(NodeId, Option<i64>)>,
 }
@@ -67,6 +69,7 @@ impl Clocks {
         let verdict = self.weigh(now);
         if std::mem::discriminant(&verdict) != std::mem::discriminant(&self.verdict) {
             changes.own = Some(verdict.clone());
+            changes.was_wrong = matches!(self.verdict, Clock::Wrong { .. });
         }
         self.verdict = verdict;
         for (peer, sample) in &mut self.samples {
@@ -137,7 +140,7 @@ mod tests {
         let mut clocks = clocks();
         let changes = hear(&mut clocks, 0, &[0, 1, 60]);
         assert_eq!(changes[0].own, Some(Clock::Confirmed));
-        assert_eq!(changes[2], Changes { own: None, peers: vec![(node(3), Some(60_000))] });
+        assert_eq!(changes[2], Changes { peers: vec![(node(3), Some(60_000))], ..Changes::default() });
         assert_eq!(hear(&mut clocks, 1, &[0, 1, 60])[2], Changes::default(), "named once");
         assert_eq!(hear(&mut clocks, 2, &[0, 1, 2])[2].peers, [(node(3), None)]);
     }

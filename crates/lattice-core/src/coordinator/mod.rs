@@ -78,6 +78,8 @@ pub struct Config {
     pub pulls_max: usize,
     /// The path that the operator wants at first.
     pub mode: Mode,
+    /// Whether P2P is enabled in the configuration, until the sensor says so itself.
+    pub p2p_enabled: bool,
     /// How far a peer's clock may be off.
     pub max_clock_drift: Duration,
     /// Seeds jitter and pull ids; different at every start.
@@ -160,7 +162,7 @@ impl Coordinator {
             pulls: BTreeMap::new(),
             sensor: Sensor {
                 available: None,
-                enabled: true,
+                enabled: config.p2p_enabled,
                 started: false,
                 error: String::new(),
                 live_told: None,
@@ -189,6 +191,7 @@ impl Coordinator {
         if !self.started {
             self.started = true;
             let trusted = self.config.trusted.clone();
+            self.fail_over(now, failover::Event::P2pEnabled(self.config.p2p_enabled), effects);
             self.urls_configured(now, effects);
             self.set_trust(now, trusted, effects);
         }
@@ -436,7 +439,10 @@ impl Coordinator {
     fn tell_clocks(&self, changes: Changes, effects: &mut Vec<Effect>) {
         if let Some(clock) = changes.own {
             effects.push(Effect::JudgeClock(clock.clone()));
-            effects.push(Effect::Notice(Notice::OwnClock(clock)));
+            // That a clock is right, or that nobody can say, is no news unless it was wrong.
+            if changes.was_wrong || matches!(clock, Clock::Wrong { .. }) {
+                effects.push(Effect::Notice(Notice::OwnClock(clock)));
+            }
         }
         for (peer, ahead_ms) in changes.peers {
             effects.push(Effect::Notice(Notice::PeerClock { peer, ahead_ms }));

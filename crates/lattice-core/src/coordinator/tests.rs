@@ -71,6 +71,7 @@ fn config(trusted: &[NodeId], urls: &[&str]) -> Config {
         backoff_max: Duration::from_secs(300),
         pulls_max: 2,
         mode: Mode::Auto,
+        p2p_enabled: true,
         max_clock_drift: Duration::from_secs(10),
         seed: 42,
     }

@@ -12,7 +12,7 @@ use super::output::{Failure, Output, rfc3339, size, time};
 
 /// The paths that can be pinned.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub enum PathChoice {
+pub(super) enum PathChoice {
     /// The node chooses, per peer
     Auto,
     /// Always P2P
@@ -23,7 +23,7 @@ pub enum PathChoice {
 
 /// What can be done to the trusted keys.
 #[derive(Debug, clap::Subcommand)]
-pub enum TrustCommand {
+pub(super) enum TrustCommand {
     /// The effective trusted keys, and where each comes from
     List,
     /// Trust a key from now on

@@ -107,7 +107,7 @@ impl Output {
 }
 
 /// Turns the end of a command into an exit status, and its failure into one line on standard error.
-pub fn finish(result: Result<(), Failure>) -> ExitCode {
+pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -119,19 +119,19 @@ pub fn finish(result: Result<(), Failure>) -> ExitCode {
 }
 
 /// Unix milliseconds as RFC 3339, UTC; `-` for never.
-pub fn time(millis: u64) -> String {
+pub(super) fn time(millis: u64) -> String {
     rfc3339(millis).unwrap_or_else(|| "-".to_owned())
 }
 
 /// Unix milliseconds as RFC 3339, UTC; `None` for never, or past the end of the calendar.
-pub fn rfc3339(millis: u64) -> Option<String> {
+pub(super) fn rfc3339(millis: u64) -> Option<String> {
     let at = i64::try_from(millis).ok().filter(|at| *at > 0)?;
     let at = jiff::Timestamp::from_millisecond(at).ok()?;
     Some(at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
 /// A byte count for people: `1.1 KiB`.
-pub fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

@@ -75,7 +75,12 @@ impl Engine {
     }
 
     /// What becomes of a pending entry, and of the one that the tree had in its place.
-    fn settle_entry(&self, work: &mut Work, head: &EntryHead, sealed: Option<&EntryHead>) -> Result<(), Error> {
+    fn settle_entry(
+        &self,
+        work: &mut Work,
+        head: &EntryHead,
+        sealed: Option<&EntryHead>,
+    ) -> Result<(), Error> {
         match sealed {
             Some(sealed) if sealed == head => {}
             Some(sealed) if sealed.dominates(head) => {
@@ -123,7 +128,8 @@ impl Engine {
         match error {
             ApplyError::Load(error) => error,
             ApplyError::Missing { position } | ApplyError::Mismatch { position } => {
-                Damaged::new(&self.generation.node(&position, epoch), "is not what its parent commits to").into()
+                Damaged::new(&self.generation.node(&position, epoch), "is not what its parent commits to")
+                    .into()
             }
         }
     }

@@ -33,7 +33,12 @@ fn lead(now: Now) -> i128 {
 impl SealClock {
     /// Begins by believing the wall clock, unless the newest seal, which ends at `sealed`, lies too far ahead
     /// of it: then one of the two is wrong.
-    pub(crate) fn new(max_drift: Duration, confirm_after: Duration, now: Now, sealed: Option<WallTime>) -> Self {
+    pub(crate) fn new(
+        max_drift: Duration,
+        confirm_after: Duration,
+        now: Now,
+        sealed: Option<WallTime>,
+    ) -> Self {
         let lead = lead(now);
         let state = match sealed {
             Some(sealed) if sealed > now.wall + max_drift => {
@@ -78,7 +83,8 @@ impl SealClock {
     /// Why sealing is halted.
     pub(crate) fn halted(&self) -> Option<String> {
         let State::Doubted { before, lead, .. } = self.state else { return None };
-        let confirmed = format!("halted until it is confirmed or stood for {} s", self.confirm_after.as_secs());
+        let confirmed =
+            format!("halted until it is confirmed or stood for {} s", self.confirm_after.as_secs());
         Some(match before {
             Some(before) => {
                 let way = if lead > before { "forward" } else { "back" };

@@ -26,9 +26,12 @@ impl Engine {
     pub(super) fn write_garbage(&self, work: &mut Work) {
         let epoch = self.state.next_epoch();
         let record::Garbage { nodes, entries } = std::mem::take(&mut work.garbage);
-        let lists = nodes.chunks(LIST).map(|nodes| record::Garbage { nodes: nodes.to_vec(), entries: Vec::new() });
+        let lists =
+            nodes.chunks(LIST).map(|nodes| record::Garbage { nodes: nodes.to_vec(), entries: Vec::new() });
         let lists = lists.chain(
-            entries.chunks(LIST).map(|entries| record::Garbage { nodes: Vec::new(), entries: entries.to_vec() }),
+            entries
+                .chunks(LIST)
+                .map(|entries| record::Garbage { nodes: Vec::new(), entries: entries.to_vec() }),
         );
         for list in lists {
             let at = self.generation.garbage(epoch, work.state.garbage_index);

@@ -106,7 +106,7 @@ impl Engine {
 
     fn note_late(&self, group: &mut Group, entry: &Entry, now: WallTime) {
         let own = self.epoch_of(entry.version.hlc.wall());
-        if own < self.state.next_epoch() {
+        if own < self.state.open_epoch() {
             group.committed.late.push(now.since(self.settings().epoch_length.end_of(own)));
         }
     }

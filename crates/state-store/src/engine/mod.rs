@@ -7,12 +7,14 @@
 //! How an entry lives: a write replaces the key's *current* record and leaves a *pending* one for its epoch.
 //! What it replaced stays as an *older* record while the sealed tree, or the sealing of an earlier epoch, still
 //! needs it. A seal takes the pending entries of one epoch into the tree, in chunks that are committed one by
-//! one, so that no seal holds up writes for long; the last chunk carries the seal itself and the next epoch.
+//! one, so that no seal holds up writes for long; the last chunk carries the seal itself and the next epoch. What arrives in
+//! between waits for the epoch after, so that a seal has an end also while much arrives late.
 //! What the tree no longer needs goes to a garbage list, and is deleted once no retained seal reaches it.
 //!
-//! - [`write`](self::write), [`merge`](self::merge): what clients write, what peers bring; [`group`]: commits.
-//! - [`sealing`], [`chunk`], [`garbage`], [`rebuild`]: the tree and its seals.
-//! - [`read`], [`serve`], [`sealed`]: the readers.
+//! - `write`, `merge`: what clients write, what peers bring; `held`: what is ahead of time; `group`: commits.
+//! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
+//! - `read`, `serve`, `sealed`: the readers; `shared`: what they share with the writer.
+//! - `records`, `tree`: the disk by meaning.
 
 mod chunk;
 mod clock;
@@ -101,6 +103,9 @@ pub enum Error {
     /// A record is not what was written.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// The store began a new incarnation, and what was being read is no more.
+    #[error("the store began a new incarnation meanwhile")]
+    Gone,
     /// A commit failed before.
     #[error("the store has failed: a commit did not reach the disk")]
     Failed,
@@ -156,9 +161,9 @@ impl Engine {
         self.failed
     }
 
-    /// The epoch in which an entry is sealed: its own, or the next one when that is sealed already.
+    /// The epoch in which an entry is sealed: its own, or the next one that takes any.
     fn effective(&self, own: Epoch) -> Epoch {
-        own.max(self.state.next_epoch())
+        own.max(self.state.open_epoch())
     }
 
     fn storage(&self) -> &dyn storage::Storage {

@@ -146,7 +146,7 @@ fn make(
         epoch_ms: settings.epoch_length.0.get(),
     };
     let next_epoch = settings.epoch_length.epoch_of(now.wall).0;
-    let state = record::State { next_epoch, ..record::State::default() };
+    let state = record::State { next_epoch, open_epoch: next_epoch, ..record::State::default() };
     let mut batch = Batch::default();
     put(&mut batch, "identity", &identity);
     put(&mut batch, "state", &state);

@@ -150,10 +150,10 @@ impl Reader {
         let generation = self.view().generation;
         for epoch in epochs.iter().rev() {
             let at = generation.pending(*epoch, &head.key_hash);
-            if let Some(pending) = records.get::<record::Pending>(&at)? {
-                if pending.parse(&at)?.1.dominates(head) {
-                    return Ok(true);
-                }
+            if let Some(pending) = records.get::<record::Pending>(&at)?
+                && pending.parse(&at)?.1.dominates(head)
+            {
+                return Ok(true);
             }
         }
         let found = Tree::newest(&*self.shared.storage, generation).find(&head.key_hash)?;

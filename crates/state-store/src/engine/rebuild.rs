@@ -51,8 +51,15 @@ impl Engine {
     pub(super) fn rebuild_begin(&mut self, time: WallTime) -> Result<Step, Error> {
         let rebuild = record::Rebuild::default();
         let next_epoch = self.due(time).map_or(Epoch(0), Epoch::next).0;
-        let high = if self.clock.too_far_ahead(time, self.clock.last()) { Hlc::at(time) } else { self.clock.last() };
-        let state = record::State { next_epoch, clock: high.0, commit: self.state.commit, ..record::State::default() };
+        let high =
+            if self.clock.too_far_ahead(time, self.clock.last()) { Hlc::at(time) } else { self.clock.last() };
+        let state = record::State {
+            next_epoch,
+            open_epoch: next_epoch,
+            clock: high.0,
+            commit: self.state.commit,
+            ..record::State::default()
+        };
         let before = (self.incarnation, self.generation);
         self.incarnation = (self.incarnations)();
         self.generation = Generation(self.generation.0 + 1);
@@ -125,7 +132,8 @@ impl Engine {
     /// When the disk fails.
     pub fn reserve_sequence(&mut self, count: u32) -> Result<u64, Error> {
         let records = super::records::Records::of(self.storage());
-        let first = records.get::<record::Sequence>(&keys::meta("sequence"))?.map_or(1, |sequence| sequence.next);
+        let first =
+            records.get::<record::Sequence>(&keys::meta("sequence"))?.map_or(1, |sequence| sequence.next);
         let mut batch = Batch::default();
         put(&mut batch, "sequence", &record::Sequence { next: first + u64::from(count) });
         self.commit_batch(&batch)?;

@@ -4,7 +4,7 @@
 //! judging a condition, then never touches the value, and no page of the database grows out of proportion.
 
 use bytes::{Bytes, BytesMut};
-use lattice_core::model::{Content, Digest, Entry, EntryHead, Key};
+use lattice_core::model::{Content, Digest, Entry, EntryHead, HeadContent, Key};
 use lattice_core::time::WallTime;
 use prost::Message;
 
@@ -75,9 +75,13 @@ pub(crate) fn put_entry(batch: &mut Batch, at: Vec<u8>, entry: &Entry) {
     let stored = match &entry.content {
         Content::Value(value) if value.len() > INLINE_BYTES_MAX => {
             let head = entry.head();
+            let HeadContent::Value(value_digest) = head.content else {
+                unreachable!("the head of a value has the value's digest")
+            };
             let digest = head.digest();
             for (index, bytes) in value.chunks(PIECE_BYTES).enumerate() {
-                let key = keys::piece(&digest, u16::try_from(index).expect("a value of 1 MiB has 256 pieces"));
+                let key =
+                    keys::piece(&digest, u16::try_from(index).expect("a value of 1 MiB has 256 pieces"));
                 let piece = Piece {
                     entry: Bytes::copy_from_slice(digest.as_bytes()),
                     index: index as u32,
@@ -86,7 +90,6 @@ pub(crate) fn put_entry(batch: &mut Batch, at: Vec<u8>, entry: &Entry) {
                 let framed = record::encode(&key, &piece);
                 batch.put(key, framed);
             }
-            let value_digest = Digest::of(&[value]);
             let without = Entry { content: Content::Dropped { value_digest }, ..entry.clone() };
             let length = u32::try_from(value.len()).expect("a value has at most 1 MiB");
             Stored { entry: (&without).into(), apart: Some(Apart { length }) }

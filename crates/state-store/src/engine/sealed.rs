@@ -62,6 +62,9 @@ impl SealedEntries {
     /// # Errors
     /// When the disk fails, what is on it is damaged, or the store began a new incarnation meanwhile.
     pub fn next_bucket(&mut self) -> Result<Option<Vec<Entry>>, Error> {
+        if self.reader.view().incarnation != self.seal.incarnation {
+            return Err(Error::Gone);
+        }
         let tree = Tree::as_of(&*self.reader.shared.storage, self.generation, self.as_of);
         while let Some(position) = self.todo.pop() {
             let Some((keyed, _)) = tree.node(&position)? else {

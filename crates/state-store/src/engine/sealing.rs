@@ -174,6 +174,7 @@ impl Engine {
         let (entries, last) = self.read_pending(epoch)?;
         let root = self.take_into_tree(&mut work, epoch, entries)?;
         if !last {
+            work.state.open_epoch = epoch.next().0;
             return self.commit_work(work);
         }
         self.finish(work, epoch, root)?;
@@ -256,9 +257,11 @@ impl Engine {
         let state_size = root.map_or(0, |root| root.entries.saturating_sub(work.state.expired));
         let from = self.state.next_epoch();
         debug_assert!(from <= epoch, "an epoch is sealed once");
-        let extends = self.runs.back().map(|newest| newest.run).filter(|newest| {
-            newest.to.next() == from && newest.root == root
-        });
+        let extends = self
+            .runs
+            .back()
+            .map(|newest| newest.run)
+            .filter(|newest| newest.to.next() == from && newest.root == root);
         let from = extends.map_or(from, |newest| newest.from);
         let sealed = SealedRun { run: Run { from, to: epoch, root }, state_size };
         let at = self.generation.seal(from);
@@ -271,6 +274,7 @@ impl Engine {
         }
 
         work.state.next_epoch = epoch.next().0;
+        work.state.open_epoch = work.state.next_epoch;
         // Nothing is stamped into a sealed epoch, also when the clock goes back a little.
         let high = before_epoch(epoch.next(), self.settings().epoch_length).max(self.clock.last());
         work.state.clock = high.0;

@@ -175,7 +175,11 @@ impl Reader {
             if full && entries.is_empty() {
                 break;
             }
-            pages.push(Page { position: ask.position, chain, bucket: PageBucket::Entries { heads, entries } });
+            pages.push(Page {
+                position: ask.position,
+                chain,
+                bucket: PageBucket::Entries { heads, entries },
+            });
             if full {
                 break;
             }
@@ -184,7 +188,7 @@ impl Reader {
     }
 
     fn chain(&self, way: &Way, position: &Position) -> Result<Chain, Error> {
-        let path: Vec<&[Summary; FANOUT]> = way.inner.iter().map(|children| &**children).collect();
+        let path: Vec<&[Summary; FANOUT]> = way.inner.iter().collect();
         Chain::build(&path, position)
             .map_err(|error| Damaged::new(position.to_string().as_bytes(), error).into())
     }

@@ -93,7 +93,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(storage: Box<dyn Storage>, settings: Settings, key: SigningKey, heard: HeardMap) -> Self {
+    pub(super) fn new(
+        storage: Box<dyn Storage>,
+        settings: Settings,
+        key: SigningKey,
+        heard: HeardMap,
+    ) -> Self {
         let node = NodeId(key.verifying_key().to_bytes());
         let nothing = View {
             incarnation: Incarnation([0; 16]),

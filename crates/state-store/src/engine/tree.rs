@@ -4,9 +4,9 @@ use lattice_core::model::{EntryHead, Epoch, Key, KeyHash};
 use lattice_core::tree::{FANOUT, Node, Position, Summary};
 
 use super::Error;
+use crate::format::Damaged;
 use crate::format::keys::{self, Generation};
 use crate::format::node::{self, KeyedNode};
-use crate::format::Damaged;
 use crate::storage::Storage;
 
 /// The tree as of an epoch.
@@ -20,7 +20,7 @@ pub(crate) struct Tree<'a> {
 /// What a way down the tree ends in.
 pub(crate) struct Way {
     /// The children of the inner nodes passed, the topmost first.
-    pub(crate) inner: Vec<Box<[Summary; FANOUT]>>,
+    pub(crate) inner: Vec<[Summary; FANOUT]>,
     /// What hangs at its end; the empty bucket where nothing does.
     pub(crate) end: KeyedNode,
 }
@@ -47,15 +47,15 @@ impl<'a> Tree<'a> {
     /// The way down to `position`. `None` when the tree does not reach as deep: a bucket hangs above it.
     pub(crate) fn way(&self, position: &Position) -> Result<Option<Way>, Error> {
         let towards = position.first();
-        let mut inner = Vec::with_capacity(position.depth());
+        let mut inner: Vec<[Summary; FANOUT]> = Vec::with_capacity(position.depth());
         let mut at = Position::ROOT;
         loop {
-            let node = self.at(&at, inner.last().map(|above: &Box<[Summary; FANOUT]>| &**above))?;
+            let node = self.at(&at, inner.last())?;
             if at == *position {
                 return Ok(Some(Way { inner, end: node }));
             }
             let Node::Inner(children) = node.node else { return Ok(None) };
-            inner.push(children);
+            inner.push(*children);
             at = Position::towards(&towards, at.depth() + 1);
         }
     }

@@ -168,9 +168,13 @@ mod tests {
         let hash = KeyHash(Digest([9; 32]));
         assert_eq!(epoch_in(&generation.pending(Epoch(5), &hash)), Some(Epoch(5)));
         let (from, to) = generation.all(PENDING);
-        assert!(from <= generation.pending(Epoch(0), &hash) && generation.pending(Epoch(u64::MAX), &hash) < to);
+        assert!(
+            from <= generation.pending(Epoch(0), &hash) && generation.pending(Epoch(u64::MAX), &hash) < to
+        );
         let (from, to) = generation.before(PENDING);
-        assert!(from < Generation(6).pending(Epoch(u64::MAX), &hash) && to <= generation.pending(Epoch(0), &hash));
+        assert!(
+            from < Generation(6).pending(Epoch(u64::MAX), &hash) && to <= generation.pending(Epoch(0), &hash)
+        );
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Manifest {
     pub cluster: String,
     /// The node whose store it is.
     pub node: NodeId,
+    /// How long its epochs are, in milliseconds.
+    pub epoch_ms: u32,
 }
 
 /// Why a folder is not our store's.
@@ -78,6 +80,16 @@ pub enum ManifestError {
         /// Whose it is.
         found: String,
     },
+    /// The store was made with epochs of another length.
+    #[error("store.epoch_ms: {expected}, but {path} was made with {found}")]
+    EpochLength {
+        /// The file.
+        path: PathBuf,
+        /// What is configured.
+        expected: u32,
+        /// What it was made with.
+        found: String,
+    },
     /// There is a database, but nothing says whose.
     #[error("{path}: is missing beside a database: restore it, or empty the folder")]
     Missing {
@@ -123,7 +135,9 @@ impl Manifest {
             }
             Some(_) => {}
         }
-        let (Some(engine), Some(cluster), Some(node)) = (field("engine"), field("cluster"), field("node")) else {
+        let (Some(engine), Some(cluster), Some(node), Some(epoch_ms)) =
+            (field("engine"), field("cluster"), field("node"), field("epoch_ms"))
+        else {
             return Err(ManifestError::Malformed { path });
         };
         if engine != self.engine {
@@ -137,6 +151,10 @@ impl Manifest {
         if node != self.node.to_string() {
             return Err(ManifestError::Node { path, expected: self.node, found: node.to_owned() });
         }
+        if epoch_ms != self.epoch_ms.to_string() {
+            let found = epoch_ms.to_owned();
+            return Err(ManifestError::EpochLength { path, expected: self.epoch_ms, found });
+        }
         Ok(())
     }
 
@@ -144,8 +162,9 @@ impl Manifest {
     fn write(&self, folder: &Path, path: &Path) -> std::io::Result<()> {
         let draft = folder.join(format!("{FILE}.new"));
         let mut file = File::create(&draft)?;
-        let Self { engine, cluster, node } = self;
-        write!(file, "lattice-store\nformat {VERSION}\nengine {engine}\ncluster {cluster}\nnode {node}\n")?;
+        let Self { engine, cluster, node, epoch_ms } = self;
+        writeln!(file, "lattice-store\nformat {VERSION}\nengine {engine}\ncluster {cluster}")?;
+        writeln!(file, "node {node}\nepoch_ms {epoch_ms}")?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
         File::open(folder)?.sync_all()
@@ -157,7 +176,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        Manifest { engine: "sled".into(), cluster: "lattice".into(), node: NodeId([1; 32]) }
+        Manifest { engine: "sled".into(), cluster: "lattice".into(), node: NodeId([1; 32]), epoch_ms: 1_000 }
     }
 
     #[test]
@@ -178,6 +197,8 @@ mod tests {
         assert!(text.starts_with("node.cluster: \"other\""), "{text}");
         let text = refused(Manifest { node: NodeId([2; 32]), ..manifest() });
         assert!(text.starts_with("node.key_file:"), "{text}");
+        let text = refused(Manifest { epoch_ms: 500, ..manifest() });
+        assert!(text.starts_with("store.epoch_ms: 500") && text.ends_with("was made with 1000"), "{text}");
         fs::write(folder.path().join(FILE), "lattice-store\nformat 9\n").unwrap();
         let text = refused(manifest());
         assert!(text.ends_with("has format 9, this release reads 1"), "{text}");

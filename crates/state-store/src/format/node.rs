@@ -96,7 +96,8 @@ fn bucket(at: &[u8], heads: &[EntryHead], keys: &HashMap<KeyHash, Key>) -> Resul
     let mut writers: Vec<NodeId> = Vec::new();
     let mut records = Vec::with_capacity(heads.len());
     for head in heads {
-        let key = keys.get(&head.key_hash).ok_or_else(|| Damaged::new(at, "holds a key hash without a key"))?;
+        let key =
+            keys.get(&head.key_hash).ok_or_else(|| Damaged::new(at, "holds a key hash without a key"))?;
         let place = writers.iter().position(|writer| *writer == head.version.writer);
         let writer = place.unwrap_or_else(|| {
             writers.push(head.version.writer);

@@ -53,6 +53,10 @@ pub(crate) struct State {
     /// The next commit's number.
     #[prost(uint64, tag = "7")]
     pub commit: u64,
+    /// The first epoch that still takes entries: the next one to seal, or the one after it once that is being
+    /// sealed.
+    #[prost(uint64, tag = "8")]
+    pub open_epoch: u64,
 }
 
 /// `m sequence`: the first announcement sequence that was never handed out.
@@ -179,6 +183,10 @@ impl SealRun {
 impl State {
     pub(crate) fn next_epoch(&self) -> Epoch {
         Epoch(self.next_epoch)
+    }
+
+    pub(crate) fn open_epoch(&self) -> Epoch {
+        Epoch(self.open_epoch)
     }
 }
 

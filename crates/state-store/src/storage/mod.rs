@@ -1,7 +1,7 @@
 //! The disk behind the engine: one ordered keyspace, read by key or range, written in atomic batches.
 //!
 //! The trait is small on purpose, so that a second disk engine has little to get wrong, and its in-memory
-//! twin passes the same tests ([`contract`]). All that must change together goes into one batch of the one
+//! twin passes the same tests (`contract`). All that must change together goes into one batch of the one
 //! keyspace; [`Storage::commit`] returns only when the batch would survive a loss of power. What keys and
 //! values mean is the business of `format`.
 

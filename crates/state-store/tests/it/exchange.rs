@@ -47,7 +47,7 @@ impl Peer {
             sequence: 3,
             time: WallTime(1),
             epoch_length: EpochLength(epoch_ms.try_into().unwrap()),
-            runs: Vec::new().try_into().unwrap(),
+            runs: Vec::new(),
             addresses: Vec::new(),
             name: "peer".to_owned(),
         };
@@ -132,12 +132,16 @@ async fn accepted_requests_are_told_to_the_coordinator() {
     let announcement = peer.announcement(100);
     let pull = Some(PullPart { id: 77, in_kind: true });
     let nodes = vec![WalkAsk { position: root_position(), mine: None }];
-    let walk = Request { announcement: Some(announcement.clone()), pull, ask: Ask::Walk { epoch: None, nodes } };
+    let walk =
+        Request { announcement: Some(announcement.clone()), pull, ask: Ask::Walk { epoch: None, nodes } };
     let response = peer.send(&store, &peer.sign(&walk)).await;
     peer.header.challenge = response.next_challenge.into();
     peer.send(&store, &peer.sign(&Request { announcement: None, pull, ask: Ask::Bye })).await;
     let first = asked.message().await.unwrap().unwrap();
-    assert_eq!((first.node.as_ref(), first.pull, first.in_kind, first.ended), (&peer.header.sender.0[..], 77, true, false));
+    assert_eq!(
+        (first.node.as_ref(), first.pull, first.in_kind, first.ended),
+        (&peer.header.sender.0[..], 77, true, false)
+    );
     assert_eq!(Signed::try_from(first.announcement.unwrap()).unwrap(), announcement.signed);
     let last = asked.message().await.unwrap().unwrap();
     assert_eq!((last.pull, last.ended, last.announcement), (77, true, None));
@@ -198,7 +202,9 @@ async fn a_hello_answers_what_was_heard_and_bytes_without_sense_are_not_answered
     let request = wire::HeardRequest { node, incarnation, sequence: 41, epoch: 7 };
     store.store.clone().heard(request).await.unwrap();
     let response = peer.send(&store, &peer.sign(&ask(Ask::Hello))).await;
-    assert!(matches!(response.answer, Answer::Hello { heard_sequence: 41, heard_epoch } if heard_epoch.0 == 7));
+    assert!(
+        matches!(response.answer, Answer::Hello { heard_sequence: 41, heard_epoch } if heard_epoch.0 == 7)
+    );
 
     let signed = Signed { body: bytes::Bytes::from_static(b"nonsense"), signature: [0; 64] };
     let request = wire::ExchangeRequest { request: Some((&signed).into()) };

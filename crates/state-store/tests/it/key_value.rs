@@ -36,7 +36,8 @@ async fn the_whole_life_of_an_entry(store: &Store) {
     let mut request = put("ttl", "x");
     request.ttl_ms = Some(1);
     let expires = kv.put(request).await.unwrap().into_inner().expires_ms.unwrap();
-    crate::harness::until("it expires", async || (store.runtime.clock.wall_ms() >= expires).then_some(())).await;
+    crate::harness::until("it expires", async || (store.runtime.clock.wall_ms() >= expires).then_some(()))
+        .await;
     assert_eq!(store.get("ttl").await, None);
 
     let request = kv::ListRequest { limit: 1, ..Default::default() };
@@ -46,7 +47,8 @@ async fn the_whole_life_of_an_entry(store: &Store) {
     let page = kv.list(request).await.unwrap().into_inner();
     assert_eq!((page.entries[0].key.as_ref(), page.next.len()), (&b"large"[..], 0));
 
-    let deleted = kv.delete(kv::DeleteRequest { key: bytes("a"), condition: None }).await.unwrap().into_inner();
+    let deleted =
+        kv.delete(kv::DeleteRequest { key: bytes("a"), condition: None }).await.unwrap().into_inner();
     assert!(deleted.version.unwrap().hlc > first.version.unwrap().hlc);
     assert_eq!(store.get("a").await, None);
     kv.delete(kv::DeleteRequest { key: bytes("never"), condition: None }).await.unwrap();
@@ -65,7 +67,10 @@ async fn batches_are_all_or_nothing() {
     let folder = folder();
     let store = Store::start(&config(folder.path(), None)).await;
     let mut kv = store.kv.clone();
-    let delete = Operation::Delete(kv::DeleteRequest { key: bytes("b"), condition: condition(Condition::Present(true)) });
+    let delete = Operation::Delete(kv::DeleteRequest {
+        key: bytes("b"),
+        condition: condition(Condition::Present(true)),
+    });
     let operations = vec![operation(Operation::Put(put("a", "1"))), operation(delete)];
     let refused = kv.batch(kv::BatchRequest { operations: operations.clone() }).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -128,7 +133,8 @@ async fn what_is_wrong_is_named() {
     let get = |version| kv::GetRequest { key: bytes("a"), version_min: Some(version) };
     kv.get(get(version.clone())).await.unwrap();
     named(kv.get(get(newer)).await.unwrap_err(), Code::Unavailable, "version_min");
-    let request = kv::PutRequest { condition: condition(Condition::Version(version.clone())), ..put("a", "2") };
+    let request =
+        kv::PutRequest { condition: condition(Condition::Version(version.clone())), ..put("a", "2") };
     kv.put(request.clone()).await.unwrap();
     named(kv.put(request).await.unwrap_err(), Code::FailedPrecondition, "condition: key is at version");
     store.stop().await;

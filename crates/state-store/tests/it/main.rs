@@ -1,7 +1,10 @@
 //! The store as its siblings and peers see it: over gRPC, in memory and on sockets, and on a real disk.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 mod exchange;
 mod harness;
 mod key_value;
 mod process;
 mod siblings;
+mod tmp_bench;

@@ -22,7 +22,11 @@ fn entry(store: &Store, key: &str, value: &str) -> Entry {
     }
 }
 
-async fn merge(store: &Store, entries: &[Entry], origin: wire::Origin) -> Result<wire::MergeResponse, tonic::Status> {
+async fn merge(
+    store: &Store,
+    entries: &[Entry],
+    origin: wire::Origin,
+) -> Result<wire::MergeResponse, tonic::Status> {
     let entries = entries.iter().map(types::Entry::from).collect();
     let request = wire::MergeRequest { entries, origin: origin.into() };
     store.store.clone().merge(request).await.map(tonic::Response::into_inner)
@@ -162,7 +166,8 @@ async fn sealed_entries_are_streamed_in_order_of_key_hash() {
     let entries: Vec<Entry> = (0..200).map(|number| entry(&store, &format!("{number}"), "x")).collect();
     merge(&store, &entries, wire::Origin::Pull).await.unwrap();
     store.sealed(200).await;
-    let mut stream = store.store.clone().sealed_entries(wire::SealedEntriesRequest {}).await.unwrap().into_inner();
+    let mut stream =
+        store.store.clone().sealed_entries(wire::SealedEntriesRequest {}).await.unwrap().into_inner();
     let first = stream.message().await.unwrap().unwrap();
     assert!(first.seal.unwrap().root.is_some());
     let mut hashes = Vec::new();

@@ -1,9 +1,13 @@
-use lattice_core::coordinator::Clock;
+use std::time::Duration;
+
+use lattice_core::coordinator::{Clock, Route};
+use lattice_core::hearing::Refused;
 use lattice_core::model::{Digest, Epoch, Incarnation};
-use lattice_core::pull::{Cause, Id, Traffic};
+use lattice_core::pull::{Cause, Id, Outcome, Traffic};
 use lattice_core::time::Monotonic;
 use lattice_core::tree::Summary;
 
+use super::line::bytes;
 use super::*;
 
 const PEER: NodeId = NodeId([0xab; 32]);

@@ -46,8 +46,9 @@ pub(crate) struct Hands {
     unhurried: Arc<Semaphore>,
     /// What must not run twice at once.
     under_way: Mutex<BTreeSet<Once>>,
-    /// Siblings are told one list after the other, so that the newest is the last.
-    telling: tokio::sync::Mutex<()>,
+    /// Each sibling is told one list after the other, so that the newest is the last.
+    telling_store: tokio::sync::Mutex<()>,
+    telling_sensor: tokio::sync::Mutex<()>,
 }
 
 /// Work of which one at a time is enough: its answer answers everybody.
@@ -96,7 +97,8 @@ impl Hands {
             request_timeout,
             unhurried: Arc::new(Semaphore::new(UNHURRIED_MAX)),
             under_way: Mutex::default(),
-            telling: tokio::sync::Mutex::default(),
+            telling_store: tokio::sync::Mutex::default(),
+            telling_sensor: tokio::sync::Mutex::default(),
         }
     }
 
@@ -133,14 +135,15 @@ impl Hands {
             }
             Effect::SetTrust { trusted: _ } => {
                 // The list that counts is the one on disk; this one was made of it.
-                spawn(tasks, "tell trust", Span::current(), async move {
-                    for told in [Told::Store, Told::Sensor] {
+                for told in [Told::Store, Told::Sensor] {
+                    let hands = Arc::clone(&hands);
+                    spawn(tasks, "tell trust", Span::current(), async move {
                         if let Err(status) = hands.tell_trust(told).await {
-                            // It is told again when its stream comes back.
-                            warn!(?told, reason = reason(&status), "cannot tell the trusted keys");
+                            // It is told when its stream comes back, before anything is heard of it.
+                            debug!(?told, reason = reason(&status), "cannot tell the trusted keys");
                         }
-                    }
-                });
+                    });
+                }
             }
             Effect::Reincarnate { incarnation } => {
                 self.announcer.give_up(incarnation);
@@ -167,11 +170,15 @@ impl Hands {
 
     /// Tells a sibling the effective trusted keys, as they are when it is told.
     pub(crate) async fn tell_trust(&self, told: Told) -> Result<(), tonic::Status> {
-        let _turn = self.telling.lock().await;
-        let keys = self.trust.keys();
         match told {
-            Told::Store => self.store.set_trust(keys.iter().copied()).await,
-            Told::Sensor => self.sensor.set_trust(keys.iter().copied()).await,
+            Told::Store => {
+                let _turn = self.telling_store.lock().await;
+                self.store.set_trust(self.trust.keys().iter().copied()).await
+            }
+            Told::Sensor => {
+                let _turn = self.telling_sensor.lock().await;
+                self.sensor.set_trust(self.trust.keys().iter().copied()).await
+            }
         }
     }
 

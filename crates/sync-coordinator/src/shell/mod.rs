@@ -46,7 +46,7 @@ pub(crate) struct Inbox {
 #[derive(Debug)]
 pub(crate) enum Input {
     /// For the machine.
-    Event(Event),
+    Event(Box<Event>),
     /// What the sensor sees: for the machine, and for the status.
     Sight(Sight),
     /// Somebody wants to know.
@@ -75,7 +75,7 @@ impl Inbox {
 
     /// For the machine. Nothing happens when the loop has ended.
     pub(crate) async fn send(&self, event: Event) {
-        self.put(Input::Event(event)).await;
+        self.put(Input::Event(Box::new(event))).await;
     }
 
     pub(crate) async fn put(&self, input: Input) {
@@ -158,7 +158,7 @@ impl Shell {
         match input {
             Input::Event(event) => {
                 self.notice(&event);
-                self.handle(event);
+                self.handle(*event);
             }
             Input::Sight(sight) => {
                 self.report.metrics().up(Sibling::Sensor, true);

@@ -101,7 +101,7 @@ impl Shell {
             trace_id: trace::trace_id(&span).unwrap_or_default(),
             detail: ended.detail.clone(),
         };
-        self.hands.keeper.write(Write::Heal(heal.clone()));
+        self.hands.keeper.write(Write::Heal(Box::new(heal.clone())));
         if ended.outcome == Outcome::Healed {
             self.forget_unrooted();
             self.running.insert(ended.id, Running { span, started, record: Some(heal) });
@@ -122,7 +122,7 @@ impl Shell {
         }
         if let Some(heal) = record {
             let root_after = root.map(|root| root.digest.to_string());
-            self.hands.keeper.write(Write::Heal(Heal { root_after, ..heal }));
+            self.hands.keeper.write(Write::Heal(Box::new(Heal { root_after, ..heal })));
         }
     }
 
@@ -148,10 +148,10 @@ impl Shell {
         let hands = self.hands.clone();
         let span = self.span_of(asking.pull);
         spawn(&self.tasks, "pull: ask", span, async move {
-            let (id, number, last) = (asking.pull, asking.number, asking.last);
+            let (id, last) = (asking.pull, asking.last);
             let event = exchange(&hands, asking).await;
             if !last {
-                hands.inbox.send(Event::Pull { id, event: event.numbered(number) }).await;
+                hands.inbox.send(Event::Pull { id, event }).await;
             }
         });
     }
@@ -194,23 +194,10 @@ impl Shell {
     }
 }
 
-/// What came of a question, before it has the question's number.
-enum Came {
-    Reply { response: lattice_core::exchange::Response, traffic: Traffic },
-    Failed(Failure),
-}
-
-impl Came {
-    fn numbered(self, number: u64) -> pull::Event {
-        match self {
-            Self::Reply { response, traffic } => pull::Event::Reply { number, response, traffic },
-            Self::Failed(failure) => pull::Event::Failed { number, failure },
-        }
-    }
-}
-
-async fn exchange(hands: &Hands, asking: Asking) -> Came {
-    let Asking { peer, route, mut request, announce, .. } = asking;
+/// What came of a question.
+async fn exchange(hands: &Hands, asking: Asking) -> pull::Event {
+    let Asking { number, peer, route, mut request, announce, .. } = asking;
+    let failed = |failure| pull::Event::Failed { number, failure };
     let ours = match announce {
         true => hands.announcer.recent().await.map(|announced| {
             let announcement = announced.announcement;
@@ -222,17 +209,15 @@ async fn exchange(hands: &Hands, asking: Asking) -> Came {
     };
     let ours = match ours {
         Ok(ours) => ours,
-        Err(error) => return Came::Failed(Failure::Lost(error.to_string())),
+        Err(error) => return failed(Failure::Lost(error.to_string())),
     };
     match hands.ask(Between { ours, peer, theirs: None }, &route, &request).await {
-        Ok(answered) => Came::Reply {
-            response: answered.response,
-            traffic: Traffic { bytes_in: answered.bytes_in, bytes_out: answered.bytes_out },
-        },
-        Err(AskError::TimedOut(_)) => Came::Failed(Failure::TimedOut),
-        Err(error @ (AskError::Lost(_) | AskError::NotProved(_))) => {
-            Came::Failed(Failure::Lost(error.to_string()))
+        Ok(answered) => {
+            let traffic = Traffic { bytes_in: answered.bytes_in, bytes_out: answered.bytes_out };
+            pull::Event::Reply { number, response: answered.response, traffic }
         }
+        Err(AskError::TimedOut(_)) => failed(Failure::TimedOut),
+        Err(error @ (AskError::Lost(_) | AskError::NotProved(_))) => failed(Failure::Lost(error.to_string())),
     }
 }
 

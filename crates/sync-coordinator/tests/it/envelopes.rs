@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use lattice_core::exchange::{Answer, Ask, Reason, Refusal, Request, Response};
 use lattice_core::model::{Epoch, Incarnation, NodeId};
 use lattice_core::signed::Signed;
@@ -59,7 +58,7 @@ impl Responder {
         if !self.forgetful {
             self.issued.lock().unwrap().insert(challenge.clone());
         }
-        let response = Response { next_challenge: challenge.into(), time: WallTime(1), answer };
+        let response = Response { next_challenge: challenge, time: WallTime(1), answer };
         let header = header.answer(request, THEIRS, entropy::bytes());
         codec::sign_response(&header, &response, self.key.signing_key())
     }
@@ -143,7 +142,7 @@ async fn what_the_peer_did_not_say_to_this_question_is_no_answer() {
         let (header, _) = codec::read_header(&sent).unwrap();
         let header = codec::Header { receiver: stranger.node(), ..header }.answer(&sent, THEIRS, [0; 16]);
         let answer = Answer::Hello { heard_sequence: 0, heard_epoch: Epoch(0) };
-        let response = Response { next_challenge: Bytes::new().into(), time: WallTime(1), answer };
+        let response = Response { next_challenge: vec![], time: WallTime(1), answer };
         codec::sign_response(&header, &response, stranger.key.signing_key())
     };
     assert!(matches!(ask(&other).await, ResponseError::Sender { .. }));

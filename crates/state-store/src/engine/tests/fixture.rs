@@ -13,7 +13,9 @@ use lattice_core::seal::{Root, Run};
 use lattice_core::time::{Monotonic, WallTime};
 use lattice_core::tree::apply;
 
-use crate::engine::{Condition, Engine, Incarnations, Merged, Now, Op, Origin, Settings, WriteError, Written};
+use crate::engine::{
+    Condition, Engine, Incarnations, Merged, Now, Op, Origin, Settings, WriteError, Written,
+};
 use crate::storage::{MemoryStorage, Storage};
 
 /// The epoch in which tests begin.
@@ -193,10 +195,7 @@ impl Store {
 }
 
 pub(super) fn at(wall: u64, monotonic: u64) -> Now {
-    Now {
-        wall: WallTime(FIRST * 1_000 + wall),
-        monotonic: Monotonic(Duration::from_millis(monotonic)),
-    }
+    Now { wall: WallTime(FIRST * 1_000 + wall), monotonic: Monotonic(Duration::from_millis(monotonic)) }
 }
 
 pub(super) fn open(storage: impl Storage, seed: u8, settings: &Settings, now: Now) -> Engine {

@@ -31,7 +31,11 @@ fn the_newest_of_each_unsealed_epoch_is_kept_whatever_the_order() {
         let mut store = store.restarted();
         store.seal_through(2);
         for epoch in 0..3 {
-            assert_eq!(store.root_at(epoch), Some(expected_root(&entries, epoch)), "epoch {epoch}, {order:?}");
+            assert_eq!(
+                store.root_at(epoch),
+                Some(expected_root(&entries, epoch)),
+                "epoch {epoch}, {order:?}"
+            );
         }
         assert_eq!(store.get("a").as_deref(), Some(&b"2.1"[..]));
         store.seal_all_away(60);

@@ -6,3 +6,4 @@ mod properties;
 mod reading;
 mod sealing;
 mod serving;
+mod tmp_bench;

@@ -5,8 +5,9 @@ use lattice_core::model::{Entry, Epoch};
 use lattice_core::tree::Position;
 
 use super::fixture::*;
-use crate::engine::Page;
+use crate::engine::{Error, Page};
 use crate::format::keys;
+use crate::storage::{Batch, SledStorage, Storage};
 
 #[test]
 fn values_of_all_sizes_read_back_and_leave_nothing_behind() {
@@ -24,7 +25,13 @@ fn values_of_all_sizes_read_back_and_leave_nothing_behind() {
     assert_eq!(store.count(keys::PIECE), 0);
 }
 
-fn list(store: &Store, prefix: &str, start: &str, cursor: &[u8], limit: usize) -> (Vec<String>, Option<Bytes>) {
+fn list(
+    store: &Store,
+    prefix: &str,
+    start: &str,
+    cursor: &[u8],
+    limit: usize,
+) -> (Vec<String>, Option<Bytes>) {
     let page = Page {
         prefix: Bytes::copy_from_slice(prefix.as_bytes()),
         start: Bytes::copy_from_slice(start.as_bytes()),
@@ -43,7 +50,10 @@ fn lists_are_in_key_order_and_pages_follow_each_other() {
     }
     store.delete("b/2");
     store.put_for("b/0", "x", 0);
-    assert_eq!(list(&store, "", "", b"", 100), (["a", "b", "b/1", "b/3", "c"].map(String::from).to_vec(), None));
+    assert_eq!(
+        list(&store, "", "", b"", 100),
+        (["a", "b", "b/1", "b/3", "c"].map(String::from).to_vec(), None)
+    );
     assert_eq!(list(&store, "b/", "", b"", 100).0, ["b/1", "b/3"]);
     assert_eq!(list(&store, "", "b/2", b"", 100).0, ["b/3", "c"]);
     assert_eq!(list(&store, "b", "a", b"", 100).0, ["b", "b/1", "b/3"]);
@@ -141,4 +151,44 @@ fn sealed_entries_stay_readable_while_seals_go_on() {
     let reader = store.engine.reader();
     let reads: Vec<_> = std::iter::from_fn(|| reader.sealed_entries()).take(9).collect();
     assert_eq!(reads.len(), 4);
+}
+
+#[test]
+fn a_damaged_record_is_an_error_and_never_an_absence() {
+    let mut store = Store::new(1);
+    store.put("small", "x");
+    store.put("large", &"x".repeat(10_000));
+    store.seal_through(0);
+    let damage = |store: &Store, tag: u8| {
+        let (at, framed) = store.storage.first(&[tag], &[tag + 1]).unwrap().unwrap();
+        let mut bytes = framed.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let mut batch = Batch::default();
+        batch.put(at, bytes);
+        store.storage.commit(&batch).unwrap();
+    };
+    damage(&store, keys::PIECE);
+    let reader = store.engine.reader();
+    let get = |name| reader.get(&key(name), store.now());
+    assert!(matches!(get("large"), Err(Error::Damaged(_))));
+    assert!(get("small").unwrap().is_some());
+    damage(&store, keys::NODE);
+    let heads = [entry("small", 1, None).head()];
+    assert!(matches!(reader.compare(&heads, store.now()), Err(Error::Damaged(_))));
+    assert!(matches!(reader.nodes(&[Position::ROOT]), Err(Error::Damaged(_))));
+}
+
+#[test]
+fn no_record_grows_so_large_that_sled_puts_it_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let sled = SledStorage::open(folder.path(), 1 << 20).unwrap();
+    let mut engine = open(sled, 1, &settings(), at(0, 0));
+    for number in 0..40 {
+        let name = format!("{number}/{}", "k".repeat(100));
+        engine.write(&[put(&name, &"v".repeat(40_000 * (number % 3)), None)], at(number as u64, 0)).unwrap();
+    }
+    engine.seal(at(10_000, 10_000)).unwrap();
+    let aside = std::fs::read_dir(folder.path().join("sled/blobs")).unwrap();
+    assert_eq!(aside.count(), 0);
 }

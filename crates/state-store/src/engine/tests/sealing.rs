@@ -59,7 +59,10 @@ fn idle_time_is_one_run_told_only_when_asked() {
     store.go(80_000);
     store.seal();
     let runs = store.runs();
-    assert_eq!((runs[0].to, runs[1].from, runs[1].to), (Epoch(FIRST + 49), Epoch(FIRST + 50), Epoch(FIRST + 50)));
+    assert_eq!(
+        (runs[0].to, runs[1].from, runs[1].to),
+        (Epoch(FIRST + 49), Epoch(FIRST + 50), Epoch(FIRST + 50))
+    );
 }
 
 #[test]
@@ -204,7 +207,10 @@ fn nothing_is_left_of_what_no_seal_needs() {
     for epoch in 0..50 {
         store.go(epoch * 1_000);
         for number in 0..60 {
-            store.put(&format!("key {}", (epoch * 7 + number) % 80), if number % 9 == 0 { &long } else { "x" });
+            store.put(
+                &format!("key {}", (epoch * 7 + number) % 80),
+                if number % 9 == 0 { &long } else { "x" },
+            );
         }
         store.delete(&format!("key {}", epoch % 80));
         store.seal();
@@ -368,4 +374,29 @@ fn reserved_numbers_are_never_handed_out_again() {
     let mut store = store.restarted();
     assert_eq!(store.engine.reserve_sequence(10_000).unwrap(), 102);
     assert_eq!(store.restarted().engine.reserve_sequence(1).unwrap(), 10_102);
+}
+
+#[test]
+fn a_seal_has_an_end_also_while_much_arrives_late() {
+    let mut store = Store::new(1);
+    store.seal_through(2);
+    let page = |number: u64| {
+        (0..1_000).map(|at| entry(&format!("{number}/{at}"), 10, Some("x"))).collect::<Vec<_>>()
+    };
+    for number in 0..4 {
+        store.merge(page(number));
+    }
+    store.go(8_000);
+    let now = store.now();
+    let mut pages = 4;
+    while !matches!(store.engine.seal_step(now).unwrap(), Step::Sealed(_)) {
+        // Two come for each that is taken in.
+        store.merge(page(pages));
+        store.merge(page(pages + 1));
+        pages += 2;
+        assert!(pages < 20, "the seal has no end");
+    }
+    assert_eq!(store.root_at(3).unwrap().unwrap().entries, 4_000);
+    store.seal_through(8);
+    assert_eq!(store.root_at(8).unwrap().unwrap().entries, pages * 1_000);
 }

@@ -15,7 +15,11 @@ fn serve(store: &Store, ask: &Ask) -> Answer {
     store.engine.reader().serve(question).unwrap()
 }
 
-fn walk(store: &Store, epoch: Option<u64>, positions: &[Position]) -> (SignedSeal, Vec<lattice_core::exchange::WalkNode>) {
+fn walk(
+    store: &Store,
+    epoch: Option<u64>,
+    positions: &[Position],
+) -> (SignedSeal, Vec<lattice_core::exchange::WalkNode>) {
     let nodes = positions.iter().map(|position| WalkAsk { position: *position, mine: None }).collect();
     let ask = Ask::Walk { epoch: epoch.map(|epoch| Epoch(FIRST + epoch)), nodes };
     match serve(store, &ask) {
@@ -36,7 +40,8 @@ fn refusal(answer: Answer) -> Reason {
 
 fn filled(count: usize) -> (Store, Vec<Entry>) {
     let mut store = Store::new(1);
-    let entries: Vec<Entry> = (0..count).map(|number| entry(&format!("key {number}"), 1, Some("x"))).collect();
+    let entries: Vec<Entry> =
+        (0..count).map(|number| entry(&format!("key {number}"), 1, Some("x"))).collect();
     for page in entries.chunks(1_000) {
         store.merge(page.to_vec());
     }
@@ -87,7 +92,8 @@ fn a_whole_store_is_walked_and_fetched() {
             room > 0
         });
         let buckets: Vec<FetchAsk> = asks[..fits.count().clamp(1, 256)].to_vec();
-        let Answer::Fetch { pages, .. } = serve(&store, &Ask::Fetch { epoch: Some(Epoch(FIRST)), buckets }) else {
+        let Answer::Fetch { pages, .. } = serve(&store, &Ask::Fetch { epoch: Some(Epoch(FIRST)), buckets })
+        else {
             panic!("not a fetch")
         };
         for (page, ask) in pages.iter().zip(&asks) {
@@ -120,7 +126,8 @@ fn a_retained_seal_is_served_as_it_was() {
     assert_eq!(buckets(&store, 0), (first.clone(), found.clone()));
     // Its entries as well, also those that were overwritten since.
     let (position, keys) = found[0].clone();
-    let ask = Ask::Fetch { epoch: Some(Epoch(FIRST)), buckets: vec![FetchAsk { position, keys: keys.clone() }] };
+    let ask =
+        Ask::Fetch { epoch: Some(Epoch(FIRST)), buckets: vec![FetchAsk { position, keys: keys.clone() }] };
     let Answer::Fetch { seal, pages } = serve(&store, &ask) else { panic!("not a fetch") };
     assert_eq!(seal, first);
     pages[0].verify(&first.seal.root.unwrap()).unwrap();

@@ -202,7 +202,7 @@ impl FakeStore {
         };
         let challenge = entropy::bytes::<16>().to_vec();
         state.challenges.insert(challenge.clone());
-        let response = Response { next_challenge: challenge.into(), time: wall(), answer };
+        let response = Response { next_challenge: challenge, time: wall(), answer };
         let header = header.answer(request, self.0.incarnation, entropy::bytes());
         codec::sign_response(&header, &response, self.0.key.signing_key())
     }

@@ -1,28 +1,19 @@
-//! The one writer: a thread that owns the engine, commits changes in groups, and seals between them.
-//!
-//! Whoever wants something changed leaves a command and waits. The writer takes what is there, stages it,
-//! commits once, and only then tells those who waited. A commit that fails is told to all of them; nothing is
-//! written after it.
+//! What the writer's thread does: groups, seals, and telling those who wait.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lattice_core::model::{Entry, Epoch, Incarnation, NodeId};
-use lattice_core::time::{Monotonic, WallTime};
-use lattice_proto::convert::Seals;
+use lattice_core::model::Entry;
 use lattice_runtime::Clock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
+use tokio::sync::oneshot;
 use tonic::Status;
 
-use crate::engine::{Committed, Engine, Error, Group, Merged, Now, Op, Origin, Step, WriteError, Written};
+use super::{Command, LocalWrites, Published, Queued, Reply, now, status};
+use crate::engine::{Committed, Engine, Error, Group, Merged, Step, WriteError};
 use crate::metrics::Metrics;
 
-/// The most commands that wait.
-const QUEUE_MAX: usize = 1_024;
-/// The most bytes of keys and values that wait, in KiB.
-const QUEUE_KIB_MAX: usize = 64 << 10;
 /// The most commands, and about the most bytes, of one group.
 const GROUP_MAX: usize = 512;
 const GROUP_BYTES: usize = 4 << 20;
@@ -30,57 +21,9 @@ const GROUP_BYTES: usize = 4 << 20;
 const TICK: Duration = Duration::from_millis(250);
 /// How long after it failed sealing is tried again.
 const SEAL_RETRY: Duration = Duration::from_secs(5);
-/// Messages of local writes that a slow reader may fall behind, and about the bytes of each.
-const LOCAL_MESSAGES: usize = 64;
+/// About the bytes, and the most entries, of a message of local writes.
 const LOCAL_BYTES: usize = 1 << 20;
 const LOCAL_ENTRIES: usize = 1_024;
-
-/// Local writes, as they were committed.
-#[derive(Debug)]
-pub(crate) struct LocalWrites {
-    /// How many were committed before the first of them.
-    pub(crate) before: u64,
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) traceparent: String,
-}
-
-type Reply<T> = oneshot::Sender<Result<T, Status>>;
-
-/// What the writer is asked for.
-enum Command {
-    Write { ops: Vec<Op>, traceparent: Option<String>, reply: Reply<Vec<Written>> },
-    Merge { entries: Vec<Entry>, origin: Origin, reply: Reply<Merged> },
-    Extend { reply: Reply<()> },
-    Reserve { count: u32, reply: Reply<(u64, Incarnation)> },
-    Heard { node: NodeId, incarnation: Incarnation, sequence: u64, epoch: Epoch, reply: Reply<()> },
-    Reincarnate { replaced: Incarnation, reply: Reply<Incarnation> },
-    Stop,
-}
-
-/// A command, and its share of the queue.
-struct Queued {
-    command: Command,
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-/// Leaves commands for the writer. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Writer {
-    queue: SyncSender<Queued>,
-    room: Arc<Semaphore>,
-    metrics: Metrics,
-    pub(crate) published: Published,
-}
-
-/// What the writer tells everybody.
-#[derive(Clone)]
-pub(crate) struct Published {
-    /// The seals, after every change.
-    pub(crate) seals: watch::Sender<Seals>,
-    pub(crate) local: broadcast::Sender<Arc<LocalWrites>>,
-    /// Whether a commit has failed.
-    pub(crate) failed: watch::Sender<bool>,
-}
 
 /// A writer that was not started yet.
 pub(crate) struct Idle {
@@ -92,102 +35,6 @@ pub(crate) struct Idle {
     local_writes: u64,
     /// After sealing failed, it is not tried again before.
     seal_after: Duration,
-}
-
-/// The time by the process's clock.
-pub(crate) fn now(clock: &Clock) -> Now {
-    Now { wall: WallTime(clock.wall_ms()), monotonic: Monotonic(clock.monotonic()) }
-}
-
-/// Sets a writer up around an engine.
-pub(crate) fn writer(engine: Engine, clock: Clock, metrics: Metrics) -> (Writer, Idle) {
-    let (sender, queue) = sync_channel(QUEUE_MAX);
-    let published = Published {
-        seals: watch::Sender::new(engine.reader().seals()),
-        local: broadcast::Sender::new(LOCAL_MESSAGES),
-        failed: watch::Sender::new(false),
-    };
-    metrics.stats(&engine.view().stats);
-    let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
-    let writer = Writer { queue: sender, room, metrics: metrics.clone(), published: published.clone() };
-    (writer, Idle { engine, queue, clock, metrics, published, local_writes: 0, seal_after: Duration::ZERO })
-}
-
-impl Writer {
-    pub(crate) async fn write(&self, ops: Vec<Op>, traceparent: Option<String>) -> Result<Vec<Written>, Status> {
-        let bytes = ops.iter().map(Op::bytes).sum();
-        self.ask(bytes, |reply| Command::Write { ops, traceparent, reply }).await
-    }
-
-    pub(crate) async fn merge(&self, entries: Vec<Entry>, origin: Origin) -> Result<Merged, Status> {
-        let bytes = entries.iter().map(lattice_proto::codec::entry_bytes).sum();
-        self.ask(bytes, |reply| Command::Merge { entries, origin, reply }).await
-    }
-
-    /// Extends the newest run over idle time; its new end is published when this returns.
-    pub(crate) async fn extend(&self) -> Result<(), Status> {
-        self.ask(0, |reply| Command::Extend { reply }).await
-    }
-
-    pub(crate) async fn reserve(&self, count: u32) -> Result<(u64, Incarnation), Status> {
-        self.ask(0, |reply| Command::Reserve { count, reply }).await
-    }
-
-    pub(crate) async fn heard(
-        &self,
-        node: NodeId,
-        incarnation: Incarnation,
-        sequence: u64,
-        epoch: Epoch,
-    ) -> Result<(), Status> {
-        self.ask(0, |reply| Command::Heard { node, incarnation, sequence, epoch, reply }).await
-    }
-
-    pub(crate) async fn reincarnate(&self, replaced: Incarnation) -> Result<Incarnation, Status> {
-        self.ask(0, |reply| Command::Reincarnate { replaced, reply }).await
-    }
-
-    /// Ends the writer once it has done what waits. Waits for a place in the queue: call it where that may be.
-    pub(crate) fn stop(&self) {
-        let _ = self.queue.send(Queued { command: Command::Stop, _room: None });
-    }
-
-    async fn ask<T>(&self, bytes: usize, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Status> {
-        if *self.published.failed.borrow() {
-            return Err(failed());
-        }
-        let full = || Status::resource_exhausted("the writer's queue is full: try again later");
-        let kib = u32::try_from(bytes.div_ceil(1_024).clamp(1, QUEUE_KIB_MAX)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| full())?;
-        let (reply, answer) = oneshot::channel();
-        let queued = Queued { command: command(reply), _room: Some(room) };
-        self.queue.try_send(queued).map_err(|error| match error {
-            TrySendError::Full(_) => full(),
-            TrySendError::Disconnected(_) => stopping(),
-        })?;
-        self.metrics.queued(1);
-        let answered = answer.await.unwrap_or_else(|_| Err(stopping()));
-        self.metrics.queued(-1);
-        answered
-    }
-}
-
-/// What those are told who come after a failed commit.
-pub(crate) fn failed() -> Status {
-    Status::unavailable("the store has failed: a commit did not reach the disk; restart it")
-}
-
-fn stopping() -> Status {
-    Status::unavailable("the store is stopping")
-}
-
-/// What the engine's errors are to callers.
-pub(crate) fn status(error: &Error) -> Status {
-    match error {
-        Error::Storage(error) => Status::unavailable(format!("store: {error}")),
-        Error::Damaged(error) => Status::data_loss(error.to_string()),
-        Error::Failed => failed(),
-    }
 }
 
 fn write_status(error: &WriteError) -> Status {
@@ -207,6 +54,16 @@ fn tell<T: Send + 'static>(reply: Reply<T>, outcome: Result<T, Status>) -> Told 
 }
 
 impl Idle {
+    pub(super) fn new(
+        engine: Engine,
+        queue: Receiver<Queued>,
+        clock: Clock,
+        metrics: Metrics,
+        published: Published,
+    ) -> Self {
+        Self { engine, queue, clock, metrics, published, local_writes: 0, seal_after: Duration::ZERO }
+    }
+
     /// Starts the thread. The receiver hears when it ends: a sender that was dropped says that it panicked.
     pub(crate) fn start(self) -> std::io::Result<(JoinHandle<()>, oneshot::Receiver<()>)> {
         let (ended, end) = oneshot::channel();
@@ -224,12 +81,16 @@ impl Idle {
                 Some(queued) => Ok(queued),
                 None => self.queue.recv_timeout(self.wait()),
             };
+            let began = self.clock.monotonic();
             match received {
                 Ok(Queued { command: Command::Stop, .. }) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(queued) => next = self.handle(queued),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            self.seal();
+            // As long as the writes had, and one step at least: neither holds up the other.
+            let writing = self.clock.monotonic();
+            let sealing = writing + writing.saturating_sub(began);
+            while self.seal() && self.clock.monotonic() < sealing {}
         }
     }
 
@@ -252,26 +113,31 @@ impl Idle {
         }
     }
 
-    /// One step of sealing, so that writes never wait for more.
-    fn seal(&mut self) {
+    /// One step of sealing; whether there may be more to do.
+    fn seal(&mut self) -> bool {
         if !self.may_seal() {
-            return;
+            return false;
         }
         let now = now(&self.clock);
         let halted = self.engine.view().stats.halted;
-        match self.engine.seal_step(now) {
-            Ok(Step::Idle) => {}
-            Ok(Step::Worked) => self.publish(),
+        let more = match self.engine.seal_step(now) {
+            Ok(Step::Idle) => false,
+            Ok(Step::Worked) => {
+                self.publish();
+                true
+            }
             Ok(Step::Sealed(epoch)) => {
                 tracing::debug!(%epoch, "sealed");
                 self.metrics.sealed();
                 self.publish();
+                true
             }
             Err(error) => {
                 self.failed(&error, "seal");
                 self.seal_after = self.clock.monotonic() + SEAL_RETRY;
+                false
             }
-        }
+        };
         let view = self.engine.view();
         if view.stats.halted != halted {
             match view.stats.halted {
@@ -280,6 +146,7 @@ impl Idle {
             }
             self.publish();
         }
+        more
     }
 
     /// Handles a command, and with it as many changes that wait as one commit takes. Returns a command that was
@@ -321,17 +188,14 @@ impl Idle {
                     return None;
                 }
                 command => {
-                    rest = Some(Queued { command, _room: queued._room });
+                    rest = Some(Queued { command, _place: queued._place });
                     break;
                 }
             }
             if broken.is_some() || told.len() == GROUP_MAX || group.bytes() > GROUP_BYTES {
                 break;
             }
-            next = match self.queue.try_recv() {
-                Ok(queued) => Some(queued),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = self.queue.try_recv().ok();
         }
         let outcome = match broken {
             Some(status) => Err(status),
@@ -404,7 +268,8 @@ impl Idle {
             Command::Write { reply, .. } => tell(reply, Ok(Vec::new()))(refused),
             Command::Merge { reply, .. } => tell(reply, Ok(Merged::default()))(refused),
             Command::Extend { reply } => {
-                let done = refused.and_then(|()| self.engine.extend(now).map_err(|error| self.failed(&error, "extend")));
+                let done = refused
+                    .and_then(|()| self.engine.extend(now).map_err(|error| self.failed(&error, "extend")));
                 if matches!(done, Ok(Step::Worked)) {
                     self.publish();
                 }
