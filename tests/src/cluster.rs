@@ -22,7 +22,8 @@ epoch_ms = 500
 settle_ms = 1500
 "#;
 const SENSOR_TIMERS: &str = "heartbeat_interval = \"500ms\"\npeer_timeout = \"4s\"\n";
-const COORDINATOR_TIMERS: &str = "poll_interval = \"1s\"\nrequest_timeout = \"3s\"\npeerless_timeout = \"4s\"\nreturn_after = \"2s\"\n";
+const COORDINATOR_TIMERS: &str =
+    "poll_interval = \"1s\"\nrequest_timeout = \"3s\"\npeerless_timeout = \"4s\"\nreturn_after = \"2s\"\n";
 /// The length of an epoch in these tests.
 pub const EPOCH_MS: u64 = 500;
 
@@ -112,9 +113,8 @@ impl Cluster {
         let member = &self.members[index];
         let connected = |other: usize| p2p[other] == P2p::Connected;
         let others = || (0..self.members.len()).filter(move |other| *other != index);
-        let quoted = |items: Vec<&str>| {
-            items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ")
-        };
+        let quoted =
+            |items: Vec<&str>| items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
         let keys = quoted(self.members.iter().map(|member| member.public_key.as_str()).collect());
         let urls = quoted(others().map(|other| self.members[other].client.url.as_str()).collect());
         let bootstrap = quoted(

@@ -32,7 +32,10 @@ fn main() {
         println!("[{}]", rows.join(","));
         return;
     }
-    println!("{:>10} {:>14} {:>16} {:>14} {:>8}", "entries", "ours (µs)", "flat tree (µs)", "nodes changed", "ratio");
+    println!(
+        "{:>10} {:>14} {:>16} {:>14} {:>8}",
+        "entries", "ours (µs)", "flat tree (µs)", "nodes changed", "ratio"
+    );
     for row in &rows {
         println!(
             "{:>10} {:>14.1} {:>16.1} {:>14} {:>7.0}x",

@@ -74,48 +74,12 @@ mod tests {
     fn a_stamp_is_the_greatest_of_wall_clock_overwritten_and_last() {
         for (case, last, now, overwritten, stamp) in [
             ("wall clock", hlc(900, 5), 1_000, Some(hlc(800, 0)), hlc(1_000, 0)),
-            (
-                "last, in the same millisecond",
-                hlc(1_000, 5),
-                1_000,
-                None,
-                hlc(1_000, 6),
-            ),
-            (
-                "last, ahead within the drift",
-                hlc(11_000, 5),
-                1_000,
-                None,
-                hlc(11_000, 6),
-            ),
-            (
-                "last is too far ahead to count",
-                hlc(11_001, 0),
-                1_000,
-                None,
-                hlc(1_000, 0),
-            ),
-            (
-                "overwritten",
-                hlc(900, 0),
-                1_000,
-                Some(hlc(1_200, 7)),
-                hlc(1_200, 8),
-            ),
-            (
-                "overwritten, however far ahead",
-                hlc(900, 0),
-                1_000,
-                Some(hlc(99_000, 7)),
-                hlc(99_000, 8),
-            ),
-            (
-                "the counter carries",
-                hlc(1_000, 0xffff),
-                1_000,
-                None,
-                hlc(1_001, 0),
-            ),
+            ("last, in the same millisecond", hlc(1_000, 5), 1_000, None, hlc(1_000, 6)),
+            ("last, ahead within the drift", hlc(11_000, 5), 1_000, None, hlc(11_000, 6)),
+            ("last is too far ahead to count", hlc(11_001, 0), 1_000, None, hlc(1_000, 0)),
+            ("overwritten", hlc(900, 0), 1_000, Some(hlc(1_200, 7)), hlc(1_200, 8)),
+            ("overwritten, however far ahead", hlc(900, 0), 1_000, Some(hlc(99_000, 7)), hlc(99_000, 8)),
+            ("the counter carries", hlc(1_000, 0xffff), 1_000, None, hlc(1_001, 0)),
         ] {
             let mut clock = Clock::new(DRIFT, last);
             assert_eq!(clock.stamp(WallTime(now), overwritten), stamp, "{case}");
@@ -128,11 +92,7 @@ mod tests {
         let now = WallTime(1_000);
         assert_eq!(clock.stamp(now, None), hlc(1_000, 0));
         assert_eq!(clock.stamp(now, Some(hlc(50_000, 0))), hlc(50_000, 1));
-        assert_eq!(
-            clock.stamp(now, None),
-            hlc(1_000, 1),
-            "nor is a reading used twice"
-        );
+        assert_eq!(clock.stamp(now, None), hlc(1_000, 1), "nor is a reading used twice");
     }
 
     #[test]

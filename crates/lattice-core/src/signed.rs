@@ -110,11 +110,8 @@ impl Signed {
     /// [`BadSignature`] in every other case.
     pub fn verify(&self, context: Context, node: &NodeId) -> Result<(), BadSignature> {
         let key = VerifyingKey::from_bytes(node.as_bytes()).map_err(|_| BadSignature)?;
-        key.verify_strict(
-            &context.message(&self.body),
-            &Signature::from_bytes(&self.signature),
-        )
-        .map_err(|_| BadSignature)
+        key.verify_strict(&context.message(&self.body), &Signature::from_bytes(&self.signature))
+            .map_err(|_| BadSignature)
     }
 }
 
@@ -142,12 +139,8 @@ impl SignedSeal {
 mod tests {
     use super::*;
 
-    const CONTEXTS: [Context; 4] = [
-        Context::Seal,
-        Context::Announcement,
-        Context::Request,
-        Context::Response,
-    ];
+    const CONTEXTS: [Context; 4] =
+        [Context::Seal, Context::Announcement, Context::Request, Context::Response];
 
     fn key(seed: u8) -> SigningKey {
         SigningKey::from_bytes(&[seed; 32])
@@ -186,33 +179,18 @@ mod tests {
         for bit in 0..signed.body.len() * 8 {
             let mut body = signed.body.to_vec();
             body[bit / 8] ^= 1 << (bit % 8);
-            let flipped = Signed {
-                body: body.into(),
-                ..signed.clone()
-            };
-            assert_eq!(
-                flipped.verify(Context::Request, &node),
-                Err(BadSignature),
-                "body bit {bit}"
-            );
+            let flipped = Signed { body: body.into(), ..signed.clone() };
+            assert_eq!(flipped.verify(Context::Request, &node), Err(BadSignature), "body bit {bit}");
         }
         for bit in 0..64 * 8 {
             let mut flipped = signed.clone();
             flipped.signature[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                flipped.verify(Context::Request, &node),
-                Err(BadSignature),
-                "signature bit {bit}"
-            );
+            assert_eq!(flipped.verify(Context::Request, &node), Err(BadSignature), "signature bit {bit}");
         }
         for bit in 0..32 * 8 {
             let mut stranger = node;
             stranger.0[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                signed.verify(Context::Request, &stranger),
-                Err(BadSignature),
-                "key bit {bit}"
-            );
+            assert_eq!(signed.verify(Context::Request, &stranger), Err(BadSignature), "key bit {bit}");
         }
     }
 
@@ -233,10 +211,7 @@ mod tests {
         identity[0] = 1;
         let mut signature = [0; 64];
         signature[0] = 1;
-        let signed = Signed {
-            body: Bytes::from_static(b"anything"),
-            signature,
-        };
+        let signed = Signed { body: Bytes::from_static(b"anything"), signature };
         assert_eq!(signed.verify(Context::Seal, &NodeId(identity)), Err(BadSignature));
     }
 
@@ -252,15 +227,9 @@ mod tests {
             root: None,
         };
         let by = |signer: &SigningKey, context| Signed::sign(context, body.clone(), signer);
-        let signed = SignedSeal {
-            seal: seal.clone(),
-            signed: by(&key, Context::Seal),
-        };
+        let signed = SignedSeal { seal: seal.clone(), signed: by(&key, Context::Seal) };
         assert_eq!(signed.verify(), Ok(()));
-        let signed = SignedSeal {
-            seal,
-            signed: by(&other, Context::Seal),
-        };
+        let signed = SignedSeal { seal, signed: by(&other, Context::Seal) };
         assert_eq!(signed.verify(), Err(BadSignature));
 
         let announcement = Announcement {
@@ -279,10 +248,7 @@ mod tests {
             signed: by(&key, Context::Announcement),
         };
         assert_eq!(signed.verify(), Ok(()));
-        let signed = SignedAnnouncement {
-            announcement,
-            signed: by(&key, Context::Seal),
-        };
+        let signed = SignedAnnouncement { announcement, signed: by(&key, Context::Seal) };
         assert_eq!(signed.verify(), Err(BadSignature));
     }
 }

@@ -54,10 +54,7 @@ impl Add<Duration> for WallTime {
     type Output = Self;
 
     fn add(self, after: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -65,10 +62,7 @@ impl Sub<Duration> for WallTime {
     type Output = Self;
 
     fn sub(self, before: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(u64::try_from(before.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_sub(u64::try_from(before.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 

@@ -18,9 +18,7 @@ impl Clock {
     /// The clock of the machine. All clocks of one process share one start.
     pub fn system() -> Self {
         static STARTED: OnceLock<Instant> = OnceLock::new();
-        Self {
-            started: *STARTED.get_or_init(Instant::now),
-        }
+        Self { started: *STARTED.get_or_init(Instant::now) }
     }
 
     /// Time since the process first asked for a clock; never goes back.

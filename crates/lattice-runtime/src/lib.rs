@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod config;
 pub mod entropy;
+pub mod files;
 pub mod grpc;
 pub mod http;
 pub mod identity;
@@ -41,10 +42,7 @@ pub struct Runtime {
 impl Runtime {
     /// A system clock and an empty registry.
     pub fn new() -> Self {
-        Self {
-            clock: Clock::system(),
-            metrics: Metrics::new(),
-        }
+        Self { clock: Clock::system(), metrics: Metrics::new() }
     }
 }
 

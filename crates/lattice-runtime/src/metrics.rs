@@ -85,13 +85,9 @@ fn answer(metrics: &Metrics, request: &Request<Body>) -> Response<Full<bytes::By
         *response.body_mut() = Full::from("only /metrics is here\n");
     } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     } else {
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE_HEADER, HeaderValue::from_static(CONTENT_TYPE));
+        response.headers_mut().insert(CONTENT_TYPE_HEADER, HeaderValue::from_static(CONTENT_TYPE));
         *response.body_mut() = Full::from(metrics.encode());
     }
     response
@@ -112,11 +108,7 @@ mod tests {
         let entries = Gauge::<i64>::default();
         let commits = Counter::<u64>::default();
         metrics.with(|registry| {
-            registry.register(
-                "lattice_store_entries",
-                "Entries of the newest seal",
-                entries.clone(),
-            );
+            registry.register("lattice_store_entries", "Entries of the newest seal", entries.clone());
             registry.register("lattice_store_commits", "Commits", commits.clone());
         });
         entries.set(7);
@@ -140,9 +132,7 @@ mod tests {
     #[tokio::test]
     async fn the_port_answers_get_metrics_alone() {
         let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-        let Listen::Tcp(address) = server.local() else {
-            panic!("a TCP port")
-        };
+        let Listen::Tcp(address) = server.local() else { panic!("a TCP port") };
         let tasks = TaskGroup::new("test");
         let token = tasks.token();
         tasks.spawn("metrics", async move {

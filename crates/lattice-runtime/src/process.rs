@@ -67,9 +67,9 @@ impl From<config::Error> for Failure {
 
 impl From<identity::Error> for Failure {
     fn from(error: identity::Error) -> Self {
-        use identity::Error::{Content, InUse, Io, Mode, OtherCluster};
+        use identity::Error::{Content, InUse, Io, Members, Mode, OtherCluster};
         match error {
-            Content { .. } | Mode { .. } | OtherCluster { .. } => Self::config(error),
+            Content { .. } | Members { .. } | Mode { .. } | OtherCluster { .. } => Self::config(error),
             Io { .. } | InUse { .. } => Self::refused(error),
         }
     }
@@ -201,10 +201,7 @@ fn service_command<S: Service>() -> clap::Command {
            {name} healthcheck --config lattice.toml\n\n\
          Exit status: 0 ended in order, 2 usage or configuration, 3 refused or failed"
     );
-    ServiceCli::command()
-        .name(name)
-        .about(S::ABOUT)
-        .after_help(examples)
+    ServiceCli::command().name(name).about(S::ABOUT).after_help(examples)
 }
 
 async fn observed<S: Service>(config: Config) -> Result<(), Failure> {
@@ -227,11 +224,7 @@ async fn serve<S: Service>(config: Config) -> Result<(), Failure> {
             Ok(())
         });
     }
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        node = config.node.name,
-        "starting"
-    );
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node.name, "starting");
     let outcome = S::run(config, runtime, shutdown).await;
     let joined = tasks.join(GRACE).await;
     outcome?;
@@ -269,35 +262,15 @@ mod tests {
     fn the_command_line_is_sound() {
         service_command::<Sample>().debug_assert();
         let help = service_command::<Sample>().render_help().to_string();
-        assert!(
-            help.starts_with("Keeps the entries of one node\n\nUsage: state-store"),
-            "{help}"
-        );
-        assert!(
-            help.contains("state-store healthcheck --config lattice.toml"),
-            "{help}"
-        );
+        assert!(help.starts_with("Keeps the entries of one node\n\nUsage: state-store"), "{help}");
+        assert!(help.contains("state-store healthcheck --config lattice.toml"), "{help}");
     }
 
     #[test]
     fn configuration_flags_stand_before_or_after_the_subcommand() {
         for args in [
-            [
-                "state-store",
-                "--config",
-                "a.toml",
-                "--set",
-                "node.name=a",
-                "healthcheck",
-            ],
-            [
-                "state-store",
-                "healthcheck",
-                "--config",
-                "a.toml",
-                "--set",
-                "node.name=a",
-            ],
+            ["state-store", "--config", "a.toml", "--set", "node.name=a", "healthcheck"],
+            ["state-store", "healthcheck", "--config", "a.toml", "--set", "node.name=a"],
         ] {
             let cli = parse(&args);
             assert_eq!(cli.config.config.as_deref(), Some(std::path::Path::new("a.toml")));
@@ -324,13 +297,7 @@ mod tests {
     fn run_returns_what_main_says() {
         let code = |outcome| format!("{:?}", run("test", async move { outcome }));
         assert_eq!(code(Ok(())), format!("{:?}", ExitCode::SUCCESS));
-        assert_eq!(
-            code(Err(Failure::config("bad"))),
-            format!("{:?}", ExitCode::from(2))
-        );
-        assert_eq!(
-            code(Err(Failure::refused("gone"))),
-            format!("{:?}", ExitCode::from(3))
-        );
+        assert_eq!(code(Err(Failure::config("bad"))), format!("{:?}", ExitCode::from(2)));
+        assert_eq!(code(Err(Failure::refused("gone"))), format!("{:?}", ExitCode::from(3)));
     }
 }

@@ -45,15 +45,7 @@ mod tests {
     async fn the_first_signal_cancels_the_token() {
         let token = super::signal().unwrap();
         let pid = std::process::id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-        tokio::time::timeout(Duration::from_secs(30), token.cancelled())
-            .await
-            .unwrap();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        tokio::time::timeout(Duration::from_secs(30), token.cancelled()).await.unwrap();
     }
 }

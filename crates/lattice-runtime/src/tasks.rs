@@ -119,15 +119,8 @@ impl TaskGroup {
     }
 
     fn with_token(name: &'static str, token: CancellationToken) -> Self {
-        let inner = Inner {
-            name,
-            token,
-            idle: Notify::new(),
-            state: Mutex::default(),
-        };
-        Self {
-            inner: Arc::new(inner),
-        }
+        let inner = Inner { name, token, idle: Notify::new(), state: Mutex::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Cancelled when the group should end; every task watches it.
@@ -185,11 +178,7 @@ impl TaskGroup {
         if aborted.is_empty() {
             return Ok(());
         }
-        Err(Error::Unfinished {
-            group: self.inner.name,
-            tasks: aborted,
-            grace,
-        })
+        Err(Error::Unfinished { group: self.inner.name, tasks: aborted, grace })
     }
 
     /// Waits for `shutdown` or for the group to be cancelled (as a failed essential task does), then joins:
@@ -203,9 +192,7 @@ impl TaskGroup {
     }
 
     pub(crate) fn downgrade(&self) -> WeakTaskGroup {
-        WeakTaskGroup {
-            inner: Arc::downgrade(&self.inner),
-        }
+        WeakTaskGroup { inner: Arc::downgrade(&self.inner) }
     }
 }
 
@@ -259,18 +246,8 @@ impl Inner {
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
-        state.running.insert(
-            id,
-            Running {
-                name,
-                kind,
-                handle: None,
-            },
-        );
-        Entry {
-            group: Arc::downgrade(self),
-            id,
-        }
+        state.running.insert(id, Running { name, kind, handle: None });
+        Entry { group: Arc::downgrade(self), id }
     }
 
     fn ended(&self, name: &str, kind: Kind, outcome: Result<anyhow::Result<()>, Box<dyn Any + Send>>) {
@@ -278,11 +255,7 @@ impl Inner {
         let failure = match outcome {
             Ok(Ok(())) => return,
             Ok(Err(source)) => Error::Failed { group, task, source },
-            Err(panic) => Error::Panicked {
-                group,
-                task,
-                message: panic_message(&*panic).to_owned(),
-            },
+            Err(panic) => Error::Panicked { group, task, message: panic_message(&*panic).to_owned() },
         };
         if kind == Kind::Essential {
             let mut state = self.lock();
@@ -362,9 +335,7 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     if let Some(text) = panic.downcast_ref::<&str>() {
         return text;
     }
-    panic
-        .downcast_ref::<String>()
-        .map_or("no message", String::as_str)
+    panic.downcast_ref::<String>().map_or("no message", String::as_str)
 }
 
 #[cfg(test)]
@@ -384,10 +355,7 @@ mod tests {
             Ok(())
         });
         group.spawn_essential("writer", async { Err(anyhow!("disk full").context("flush")) });
-        let error = group
-            .run_until(CancellationToken::new(), GRACE)
-            .await
-            .unwrap_err();
+        let error = group.run_until(CancellationToken::new(), GRACE).await.unwrap_err();
         assert_eq!(error.to_string(), "store: task writer failed: flush: disk full");
     }
 

@@ -105,10 +105,7 @@ fn install(config: &Config, service: &'static str, unless_asked: &str) -> Result
     let clock = Clock::system();
     let format = Format::new(config.telemetry.log_format, service, move || clock.wall_ms());
     // Lines are plain everywhere: `with_ansi` would also let a terminal escape in.
-    let log = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .event_format(format)
-        .with_filter(filter);
+    let log = tracing_subscriber::fmt::layer().with_ansi(false).event_format(format).with_filter(filter);
     let traces = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("lattice"))
         .with_location(false)
@@ -120,10 +117,7 @@ fn install(config: &Config, service: &'static str, unless_asked: &str) -> Result
 }
 
 fn is_traced(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() <= Level::INFO
-        && !UNTRACED
-            .iter()
-            .any(|library| metadata.target().starts_with(library))
+    *metadata.level() <= Level::INFO && !UNTRACED.iter().any(|library| metadata.target().starts_with(library))
 }
 
 fn provider(config: &Config, service: &str) -> Result<SdkTracerProvider, Error> {
@@ -134,10 +128,7 @@ fn provider(config: &Config, service: &str) -> Result<SdkTracerProvider, Error> 
             .with_endpoint(endpoint)
             .with_timeout(EXPORT_TIMEOUT)
             .build()
-            .map_err(|source| Error::Endpoint {
-                endpoint: endpoint.clone(),
-                source,
-            })?;
+            .map_err(|source| Error::Endpoint { endpoint: endpoint.clone(), source })?;
         builder = builder.with_batch_exporter(exporter);
     }
     Ok(builder.build())
@@ -153,19 +144,13 @@ fn resource(node: &str, service: &str) -> Resource {
     let mut resource = Resource::builder();
     if given(NAME).is_none_or(|name| name.starts_with("unknown_service")) {
         let name = service.strip_prefix("lattice-").unwrap_or(service);
-        let name = if name == "lattice" {
-            name.to_owned()
-        } else {
-            format!("lattice-{name}")
-        };
+        let name = if name == "lattice" { name.to_owned() } else { format!("lattice-{name}") };
         resource = resource.with_attribute(KeyValue::new(NAME, name));
     }
     if given(INSTANCE).is_none() {
         resource = resource.with_attribute(KeyValue::new(INSTANCE, node.to_owned()));
     }
-    resource
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build()
+    resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build()
 }
 
 impl Telemetry {
@@ -210,8 +195,6 @@ mod tests {
         let span = tracing::info_span!("work");
         assert_eq!(crate::trace::trace_id(&span).unwrap().len(), 32);
         drop(span);
-        tokio::time::timeout(Duration::from_secs(60), telemetry.shutdown())
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(60), telemetry.shutdown()).await.unwrap();
     }
 }

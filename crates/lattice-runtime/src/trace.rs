@@ -26,11 +26,7 @@ pub fn current_traceparent() -> Option<String> {
 pub fn traceparent(span: &Span) -> Option<String> {
     let context = span_context(span)?;
     let flags = context.trace_flags().to_u8();
-    Some(format!(
-        "00-{}-{}-{flags:02x}",
-        context.trace_id(),
-        context.span_id()
-    ))
+    Some(format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()))
 }
 
 /// Makes `span` continue the trace of `traceparent`; anything that is not W3C trace context is ignored.
@@ -83,10 +79,7 @@ mod tests {
             set_parent(&span, PARENT);
             let text = span.in_scope(current_traceparent).unwrap();
             assert!(text.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{text}");
-            assert!(
-                text.ends_with("-01") && !text.contains("b7ad6b7169203331"),
-                "{text}"
-            );
+            assert!(text.ends_with("-01") && !text.contains("b7ad6b7169203331"), "{text}");
             assert_eq!(trace_id(&span).unwrap(), "0af7651916cd43dd8448eb211c80319c");
         });
     }
@@ -105,16 +98,9 @@ mod tests {
     fn what_is_not_trace_context_is_ignored() {
         let zeros = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
         let long = "0".repeat(100_000);
-        for bad in [
-            "",
-            "hello",
-            "00-xyz-b7ad6b7169203331-01",
-            zeros,
-            "ff",
-            "00---",
-            long.as_str(),
-            "00-é-é-é",
-        ] {
+        for bad in
+            ["", "hello", "00-xyz-b7ad6b7169203331-01", zeros, "ff", "00---", long.as_str(), "00-é-é-é"]
+        {
             with_tracing(|| {
                 let span = tracing::info_span!("served");
                 set_parent(&span, bad);

@@ -44,7 +44,11 @@ impl Node {
         let gateway = gateway::Service::bind(
             config,
             runtime,
-            gateway::Channels { store: store_channel, sensor: sensor_channel, coordinator: coordinator_channel },
+            gateway::Channels {
+                store: store_channel,
+                sensor: sensor_channel,
+                coordinator: coordinator_channel,
+            },
         )
         .await?;
         Ok(Self { store, sensor, coordinator, gateway })

@@ -12,7 +12,7 @@ use lattice_proto::sensor::v1::p2p_sensor_server::P2pSensorServer;
 use lattice_runtime::config;
 use lattice_runtime::grpc::MESSAGE_BYTES_MAX;
 use lattice_runtime::http::BindError;
-use lattice_runtime::identity::{DataDir, NodeKey};
+use lattice_runtime::identity::{DataDir, Members, NodeKey};
 use lattice_runtime::process::Failure;
 use lattice_runtime::{Config, Runtime, TaskGroup, entropy, tasks};
 use libp2p::gossipsub::IdentTopic;
@@ -244,7 +244,8 @@ async fn network(
     let max = sensor.peer_timeout.min(REDIAL_MAX);
     let bounds = Bounds { min: REDIAL_MIN.min(max / 8), max };
     let now = Monotonic(runtime.clock.monotonic());
-    let trusted = config.node.trusted_keys.iter().map(|key| NodeId(*key)).collect();
+    let members = Members::read(&config.node.data_dir, &config.node.trusted_keys)?;
+    let trusted = members.effective().into_iter().map(NodeId).collect();
     Ok(Network::new(Parts {
         swarm,
         me,

@@ -11,7 +11,7 @@ use lattice_proto::store::v1::state_store_server::StateStoreServer;
 use lattice_runtime::config::{self, Listen};
 use lattice_runtime::grpc::{self, HealthReporter, MESSAGE_BYTES_MAX, ServingStatus};
 use lattice_runtime::http::BindError;
-use lattice_runtime::identity::{self, DataDir, NodeKey};
+use lattice_runtime::identity::{self, DataDir, Members, NodeKey};
 use lattice_runtime::process::Failure;
 use lattice_runtime::{Clock, Config, Runtime, TaskGroup, entropy, tasks};
 use tokio::sync::{broadcast, watch};
@@ -115,7 +115,8 @@ impl Service {
         let (writer, idle) = writer::writer(engine, runtime.clock.clone(), metrics.clone());
         let tasks = TaskGroup::new("state-store");
 
-        let trusted: BTreeSet<NodeId> = config.node.trusted_keys.iter().copied().map(NodeId).collect();
+        let members = Members::read(&config.node.data_dir, &config.node.trusted_keys)?;
+        let trusted: BTreeSet<NodeId> = members.effective().into_iter().map(NodeId).collect();
         let state = StateStore {
             reader: reader.clone(),
             writer: writer.clone(),

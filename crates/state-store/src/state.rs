@@ -33,6 +33,8 @@ pub(crate) const ASKED_MAX: usize = 256;
 const RESERVE_MAX: u32 = 10_000;
 /// The most trusted keys.
 const TRUSTED_MAX: usize = 4_096;
+/// The longest reason why the clock is wrong.
+const CLOCK_DETAIL_BYTES_MAX: usize = 1_024;
 /// The longest that one reads all sealed entries: meanwhile their tree is kept.
 const SEALED_ENTRIES_TIME: Duration = Duration::from_secs(300);
 
@@ -229,6 +231,27 @@ impl wire::state_store_server::StateStore for StateStore {
         let incarnation = self.writer.reincarnate(replaced).await?;
         let incarnation = Bytes::copy_from_slice(&incarnation.0);
         Ok(Response::new(wire::ReincarnateResponse { incarnation }))
+    }
+
+    async fn judge_clock(
+        &self,
+        request: Request<wire::JudgeClockRequest>,
+    ) -> Result<Response<wire::JudgeClockResponse>, Status> {
+        let request = request.into_inner();
+        let wrong = match request.verdict() {
+            wire::ClockVerdict::Unspecified => return Err(Invalid::missing("verdict").into()),
+            wire::ClockVerdict::Unknown | wire::ClockVerdict::Confirmed => None,
+            wire::ClockVerdict::Wrong if request.detail.len() > CLOCK_DETAIL_BYTES_MAX => {
+                let problem = format!("takes at most {CLOCK_DETAIL_BYTES_MAX} bytes");
+                return Err(Invalid::new("detail", problem).into());
+            }
+            wire::ClockVerdict::Wrong => Some(request.detail.clone()),
+        };
+        self.writer.published.clock_wrong.send_replace(wrong);
+        if request.verdict() == wire::ClockVerdict::Confirmed {
+            self.writer.confirm_clock().await?;
+        }
+        Ok(Response::new(wire::JudgeClockResponse {}))
     }
 
     async fn set_trust(

@@ -227,9 +227,7 @@ fn refused(error: &trust::Error) -> Status {
         trust::Error::NotAKey(_) | trust::Error::Own(_) => Status::invalid_argument(message),
         trust::Error::NotTrusted(_) => Status::not_found(message),
         trust::Error::Full => Status::resource_exhausted(message),
-        trust::Error::Read { .. } | trust::Error::Damaged { .. } | trust::Error::Write { .. } => {
-            Status::internal(message)
-        }
+        trust::Error::List(_) | trust::Error::Write(_) => Status::internal(message),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::http::{ExchangeError, TransportError};
 const CHALLENGES_PER_PEER_MAX: usize = 4;
 
 /// Peers for whom challenges are kept; beyond them the first one's are forgotten, and cost it one refusal.
-const PEERS_MAX: usize = crate::trust::KEYS_MAX;
+const PEERS_MAX: usize = lattice_runtime::identity::MEMBERS_MAX;
 
 /// Asks in this node's name.
 pub struct Asker {

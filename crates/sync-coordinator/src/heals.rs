@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::files;
+use lattice_runtime::files;
 
 /// How many heals are kept.
 pub const HEALS_MAX: usize = 1_000;

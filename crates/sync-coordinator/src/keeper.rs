@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::files;
 use crate::heals::{Heal, History};
+use lattice_runtime::files;
 
 const HEALS: &str = "heals.jsonl";
 const PAUSES: &str = "backoff.json";
@@ -24,7 +24,7 @@ const PAUSES: &str = "backoff.json";
 const WAITING_MAX: usize = 256;
 
 /// Three for each trusted key, and then some.
-const PAUSES_MAX: usize = 4 * crate::trust::KEYS_MAX;
+const PAUSES_MAX: usize = 4 * lattice_runtime::identity::MEMBERS_MAX;
 
 const PAUSES_BYTES_MAX: u64 = 4 << 20;
 

@@ -19,7 +19,6 @@
 mod announcer;
 mod api;
 pub mod envelopes;
-mod files;
 pub mod heals;
 pub mod http;
 mod keeper;

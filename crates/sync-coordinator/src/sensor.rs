@@ -22,7 +22,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::envelopes::AskError;
 use crate::streams::reason;
-use crate::trust::KEYS_MAX;
+use lattice_runtime::identity::MEMBERS_MAX;
 
 /// The longest wait for what the sensor does at once.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -146,8 +146,11 @@ impl TryFrom<wire::WatchPeersResponse> for Sight {
     type Error = Invalid;
 
     fn try_from(wire: wire::WatchPeersResponse) -> Result<Self, Invalid> {
-        if wire.peers.len() > KEYS_MAX {
-            return Err(Invalid::new("peers", format!("takes at most {KEYS_MAX}, got {}", wire.peers.len())));
+        if wire.peers.len() > MEMBERS_MAX {
+            return Err(Invalid::new(
+                "peers",
+                format!("takes at most {MEMBERS_MAX}, got {}", wire.peers.len()),
+            ));
         }
         let mut sight = Self {
             enabled: wire.enabled,

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use lattice_core::coordinator::Clock as Judgement;
 use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, NodeId};
 use lattice_core::pull::MergeCounts;
 use lattice_core::tree::{FANOUT, Position, Summary};
@@ -146,6 +147,24 @@ impl Store {
         let request = wire::ReincarnateRequest { incarnation: incarnation.0.to_vec().into() };
         let answer = self.calls.clone().reincarnate(request).await?.into_inner();
         Ok(convert::incarnation("incarnation", &answer.incarnation)?)
+    }
+
+    /// Tells what live trusted peers say of our clock.
+    pub(crate) async fn judge_clock(&self, judgement: &Judgement) -> Result<(), Status> {
+        let (verdict, detail) = match judgement {
+            Judgement::Unknown => (wire::ClockVerdict::Unknown, String::new()),
+            Judgement::Confirmed => (wire::ClockVerdict::Confirmed, String::new()),
+            Judgement::Wrong { behind_ms, peers } => {
+                let side = if *behind_ms > 0 { "behind" } else { "ahead" };
+                let off = behind_ms.unsigned_abs();
+                (
+                    wire::ClockVerdict::Wrong,
+                    format!("{off} ms {side}, say {} live trusted peers", peers.len()),
+                )
+            }
+        };
+        self.calls.clone().judge_clock(wire::JudgeClockRequest { verdict: verdict.into(), detail }).await?;
+        Ok(())
     }
 
     pub(crate) async fn set_trust(&self, nodes: impl Iterator<Item = NodeId>) -> Result<(), Status> {

@@ -1,26 +1,17 @@
-//! Whom this node reconciles with: the keys of the configuration, plus those added and minus those removed
-//! while it ran.
+//! Whom this node reconciles with, and how that changes while it runs.
 //!
-//! What was added and removed is kept in `<data_dir>/trust.json`, on disk before it takes effect. A file that
-//! cannot be read stops the start: ignoring it would trust again whom an operator removed.
+//! The list itself is the runtime's ([`Members`]): every service reads it, this one alone changes it, on disk
+//! before it takes effect.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use lattice_core::model::NodeId;
-use serde::{Deserialize, Serialize};
+use lattice_runtime::identity::{self, MEMBERS_MAX, Members};
 use tokio::sync::{Mutex, watch};
-
-use crate::files;
-
-/// The most keys that are trusted, wherever they come from.
-pub const KEYS_MAX: usize = 1_024;
-
-const FILE: &str = "trust.json";
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The effective trusted keys, our own never among them; cheap to clone.
 pub type Keys = Arc<BTreeSet<NodeId>>;
@@ -28,10 +19,9 @@ pub type Keys = Arc<BTreeSet<NodeId>>;
 /// Keeps the list.
 #[derive(Debug)]
 pub struct Trust {
-    path: PathBuf,
     own: NodeId,
+    members: Mutex<Members>,
     configured: BTreeSet<NodeId>,
-    changes: Mutex<Changes>,
     effective: watch::Sender<Keys>,
 }
 
@@ -47,30 +37,12 @@ pub enum Source {
 /// Why the list is not what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is there and cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is there and is something else.
-    #[error("{}: {what}: must be {{\"added\": [key], \"removed\": [key]}} with keys of 64 hex characters", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-    /// The file cannot be written; nothing changed.
-    #[error("{}: cannot be written: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The list cannot be read or written; nothing changed.
+    #[error(transparent)]
+    List(#[from] identity::Error),
+    /// The task that writes did not end.
+    #[error("write the trusted keys: {0}")]
+    Write(io::Error),
     /// Not a key that could have signed anything.
     #[error("{0} is not an Ed25519 public key")]
     NotAKey(NodeId),
@@ -81,22 +53,8 @@ pub enum Error {
     #[error("{0} is this node's own key")]
     Own(NodeId),
     /// There are too many.
-    #[error("there are {KEYS_MAX} trusted keys already: remove one first")]
+    #[error("there are {MEMBERS_MAX} trusted keys already: remove one first")]
     Full,
-}
-
-/// What changed since the configuration, as it is on disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    added: Vec<String>,
-    removed: Vec<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Changes {
-    added: BTreeSet<NodeId>,
-    removed: BTreeSet<NodeId>,
 }
 
 impl Trust {
@@ -104,19 +62,12 @@ impl Trust {
     /// disk work harms nobody.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Damaged`].
+    /// [`Error::List`].
     pub fn open(data_dir: &Path, configured: &[[u8; 32]], own: NodeId) -> Result<Self, Error> {
-        let path = data_dir.join(FILE);
-        let changes = match files::read(&path, FILE_BYTES_MAX) {
-            Ok(None) => Changes::default(),
-            Ok(Some(bytes)) => {
-                Changes::parse(&bytes).map_err(|what| Error::Damaged { path: path.clone(), what })?
-            }
-            Err(source) => return Err(Error::Read { path, source }),
-        };
-        let configured: BTreeSet<_> = configured.iter().copied().map(NodeId).collect();
-        let keys = changes.effective(&configured, own);
-        Ok(Self { path, own, configured, changes: Mutex::new(changes), effective: watch::Sender::new(keys) })
+        let members = Members::read(data_dir, configured)?;
+        let keys = effective(&members, own);
+        let configured = configured.iter().copied().map(NodeId).collect();
+        Ok(Self { own, members: Mutex::new(members), configured, effective: watch::Sender::new(keys) })
     }
 
     /// The effective keys.
@@ -150,20 +101,17 @@ impl Trust {
         if node == self.own {
             return Err(Error::Own(node));
         }
-        let mut changes = self.changes.lock().await;
+        let mut members = self.members.lock().await;
         let keys = self.keys();
         if keys.contains(&node) {
             return Ok(());
         }
-        if keys.len() >= KEYS_MAX {
+        if keys.len() >= MEMBERS_MAX {
             return Err(Error::Full);
         }
-        let mut next = changes.clone();
-        next.removed.remove(&node);
-        if !self.configured.contains(&node) {
-            next.added.insert(node);
-        }
-        self.apply(&mut changes, next).await
+        let mut next = members.clone();
+        next.add(node.0);
+        self.apply(&mut members, next).await
     }
 
     /// Trusts `node` no longer, also after a restart.
@@ -171,57 +119,26 @@ impl Trust {
     /// # Errors
     /// [`Error`]; nothing changed then.
     pub async fn remove(&self, node: NodeId) -> Result<(), Error> {
-        let mut changes = self.changes.lock().await;
+        let mut members = self.members.lock().await;
         if !self.keys().contains(&node) {
             return Err(Error::NotTrusted(node));
         }
-        let mut next = changes.clone();
-        next.added.remove(&node);
-        if self.configured.contains(&node) {
-            next.removed.insert(node);
-        }
-        self.apply(&mut changes, next).await
+        let mut next = members.clone();
+        next.remove(&node.0);
+        self.apply(&mut members, next).await
     }
 
     /// Writes first; then it counts.
-    async fn apply(&self, changes: &mut Changes, next: Changes) -> Result<(), Error> {
-        let (path, bytes) = (self.path.clone(), next.print());
-        let written = tokio::task::spawn_blocking(move || files::replace(&path, &bytes)).await;
-        let written = written.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        written.map_err(|source| Error::Write { path: self.path.clone(), source })?;
-        self.effective.send_replace(next.effective(&self.configured, self.own));
-        *changes = next;
+    async fn apply(&self, members: &mut Members, next: Members) -> Result<(), Error> {
+        let written = tokio::task::spawn_blocking(move || next.write().map(|()| next)).await;
+        *members = written.map_err(|panic| Error::Write(io::Error::other(panic)))??;
+        self.effective.send_replace(effective(members, self.own));
         Ok(())
     }
 }
 
-impl Changes {
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let file: File = serde_json::from_slice(bytes).map_err(|error| format!("is damaged ({error})"))?;
-        let keys = |field: &str, texts: &[String]| {
-            let parse = |(index, text): (usize, &String)| {
-                text.parse().map_err(|_| format!("{field}[{index}] is {text:?}"))
-            };
-            texts.iter().enumerate().map(parse).collect::<Result<BTreeSet<NodeId>, _>>()
-        };
-        if file.added.len().max(file.removed.len()) > KEYS_MAX {
-            return Err(format!("has more than {KEYS_MAX} keys"));
-        }
-        Ok(Self { added: keys("added", &file.added)?, removed: keys("removed", &file.removed)? })
-    }
-
-    fn print(&self) -> Vec<u8> {
-        let texts = |keys: &BTreeSet<NodeId>| keys.iter().map(NodeId::to_string).collect();
-        let file = File { added: texts(&self.added), removed: texts(&self.removed) };
-        let mut bytes = serde_json::to_vec_pretty(&file).expect("two lists of strings are JSON");
-        bytes.push(b'\n');
-        bytes
-    }
-
-    fn effective(&self, configured: &BTreeSet<NodeId>, own: NodeId) -> Keys {
-        let keys = configured.union(&self.added).copied();
-        Arc::new(keys.filter(|node| *node != own && !self.removed.contains(node)).take(KEYS_MAX).collect())
-    }
+fn effective(members: &Members, own: NodeId) -> Keys {
+    Arc::new(members.effective().into_iter().map(NodeId).filter(|node| *node != own).collect())
 }
 
 #[cfg(test)]
@@ -268,22 +185,11 @@ mod tests {
         assert!(trust.keys().is_empty());
     }
 
-    #[test]
-    fn a_damaged_file_stops_the_start() {
-        let folder = tempfile::tempdir().unwrap();
-        for content in ["", "{}", "{\"added\": [\"xy\"], \"removed\": []}", "[1]"] {
-            std::fs::write(folder.path().join(FILE), content).unwrap();
-            let error = Trust::open(folder.path(), &[], node(9)).unwrap_err();
-            assert!(matches!(error, Error::Damaged { .. }), "{error}");
-            assert!(error.to_string().contains("trust.json"), "{error}");
-        }
-    }
-
     #[tokio::test]
     async fn a_change_that_cannot_be_written_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
         let trust = Trust::open(&folder.path().join("gone"), &[], node(9)).unwrap();
-        assert!(matches!(trust.add(node(1)).await, Err(Error::Write { .. })));
+        assert!(matches!(trust.add(node(1)).await, Err(Error::List(_))));
         assert!(trust.keys().is_empty());
     }
 }

@@ -215,6 +215,7 @@ impl Watch {
         let inbox = &self.hands.inbox;
         let open = async || {
             self.hands.tell_trust(Told::Store).await?;
+            self.hands.tell_clock().await?;
             self.hands.store.watch_seals().await
         };
         let mut stream = Kept::new();

@@ -63,7 +63,7 @@ pub struct Question {
 /// What became of a question.
 pub enum Outcome {
     /// The machine hears this; `None`: nobody waits for it.
-    Over(Option<Event>),
+    Over(Option<Box<Event>>),
     /// Refused for its challenge: it is to be sent once more, with the one that came.
     Again,
 }
@@ -158,10 +158,10 @@ impl Asker {
         let Some(mut question) = self.questions.remove(&id) else { return Outcome::Over(None) };
         let signed = match outcome {
             Ok(signed) => signed,
-            Err(reason) => return Outcome::Over(question.failed(Failure::Lost(reason))),
+            Err(reason) => return Outcome::Over(question.failed(Failure::Lost(reason)).map(Box::new)),
         };
         let (Some(peer), Some(envelope)) = (question.peer, &question.envelope) else {
-            return Outcome::Over(Some(question.polled(&signed, wall)));
+            return Outcome::Over(Some(Box::new(question.polled(&signed, wall))));
         };
         question.traffic.bytes_in += signed.body.len() as u64;
         let checks = ResponseChecks {
@@ -173,7 +173,9 @@ impl Asker {
         };
         let (header, response) = match codec::open_response(&signed, &checks) {
             Ok(opened) => opened,
-            Err(error) => return Outcome::Over(question.failed(Failure::Lost(error.to_string()))),
+            Err(error) => {
+                return Outcome::Over(question.failed(Failure::Lost(error.to_string())).map(Box::new));
+            }
         };
         let fresh = !response.next_challenge.is_empty();
         if fresh {
@@ -189,7 +191,7 @@ impl Asker {
             self.questions.insert(id, question);
             return Outcome::Again;
         }
-        Outcome::Over(question.replied(peer, header.incarnation, response, wall))
+        Outcome::Over(question.replied(peer, header.incarnation, response, wall).map(Box::new))
     }
 
     /// No answer comes any more.

@@ -14,7 +14,7 @@ use lattice_core::seal::Runs;
 use lattice_core::signed::SignedAnnouncement;
 
 use super::ledger::Ledger;
-use super::node::Seen;
+use super::step::Seen;
 
 /// What a coordinator hears is counted over so long.
 const BUSY_WINDOW: Duration = Duration::from_secs(10);

@@ -81,9 +81,7 @@ pub fn partition(ways: &[Way], a: &[usize], b: &[usize]) -> Vec<Fault> {
 /// What ends a fault, if anything does.
 fn ending(fault: &Fault) -> Option<Fault> {
     match fault {
-        Fault::Cut { way, from, to } => {
-            Some(Fault::Join { way: *way, from: from.clone(), to: to.clone() })
-        }
+        Fault::Cut { way, from, to } => Some(Fault::Join { way: *way, from: from.clone(), to: to.clone() }),
         Fault::Lines { way, .. } => Some(Fault::Lines { way: *way, line: HEALTHY }),
         Fault::Stop(_, node) => Some(Fault::Start(*node)),
         Fault::Clock(node, _) => Some(Fault::Clock(*node, Skew::default())),
@@ -121,7 +119,12 @@ impl Mix {
 }
 
 /// A schedule of faults from now to `until`. Those that end, end some time after they began.
-pub fn random(settings: &Settings, mix: &Mix, until: Duration, random: &mut Xoshiro256PlusPlus) -> Vec<Planned> {
+pub fn random(
+    settings: &Settings,
+    mix: &Mix,
+    until: Duration,
+    random: &mut Xoshiro256PlusPlus,
+) -> Vec<Planned> {
     let mut planned = Vec::new();
     let mut at = Duration::ZERO;
     loop {

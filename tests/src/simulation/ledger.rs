@@ -56,7 +56,11 @@ impl Ledger {
 
     /// The latest reading of any write.
     pub fn newest(&self) -> Option<Hlc> {
-        self.written.values().filter_map(|versions| versions.last_key_value()).map(|(version, _)| version.hlc).max()
+        self.written
+            .values()
+            .filter_map(|versions| versions.last_key_value())
+            .map(|(version, _)| version.hlc)
+            .max()
     }
 
     /// How many writes were acknowledged.

@@ -211,7 +211,9 @@ impl Liar {
         let root = self.root();
         let (Answer::Walk { seal, .. } | Answer::Fetch { seal, .. }) = answer else { return false };
         let said = match lie {
-            Lie::OldSeal => Seal { epoch: Epoch(seal.seal.epoch.0.saturating_sub(1_000)), ..seal.seal.clone() },
+            Lie::OldSeal => {
+                Seal { epoch: Epoch(seal.seal.epoch.0.saturating_sub(1_000)), ..seal.seal.clone() }
+            }
             _ => Seal { root: Some(root), ..seal.seal.clone() },
         };
         *seal = codec::sign_seal(&said, &self.key);

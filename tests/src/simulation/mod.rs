@@ -10,6 +10,7 @@
 //! that one only, `SIMULATION_TRACE=1` prints what happens, and `SIMULATION_SEEDS=<count>` asks for more of
 //! them. A seed that has failed stays as a named test.
 
+mod apply;
 pub mod asker;
 pub mod check;
 pub mod faults;
@@ -19,23 +20,22 @@ pub mod message;
 pub mod network;
 pub mod node;
 pub mod replica;
+pub mod scenario;
 pub mod sensor;
 pub mod settings;
 pub mod shell;
+pub mod step;
 pub mod time;
 pub mod trace;
+pub mod verdict;
 pub mod world;
 
 use std::time::Duration;
 
-use rand::rngs::Xoshiro256PlusPlus;
-use rand::{RngExt as _, SeedableRng as _};
-
-use check::Tally;
-use faults::{Fault, Mix};
-use liar::Lie;
+pub use scenario::{Report, Scenario};
 pub use settings::Settings;
-pub use world::{Broken, Workload, World};
+pub use verdict::Broken;
+pub use world::{Workload, World};
 
 /// After its faults have ended, a cluster converges within so long. A pause after failed pulls alone may take
 /// five minutes, and a path that is lost is left after one.
@@ -53,80 +53,5 @@ pub fn seeds(count: u64) -> Vec<u64> {
     match (number("SIMULATION_SEED"), number("SIMULATION_SEEDS")) {
         (Some(seed), _) => vec![seed],
         (None, more) => (1..=more.unwrap_or(count)).collect(),
-    }
-}
-
-/// What a random history came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// How much time passed.
-    pub simulated: Duration,
-    /// How many events happened, and faults among them.
-    pub counts: (u64, u64),
-    /// How many writes were acknowledged.
-    pub acknowledged: u64,
-    /// How long it took from the end of the faults until all nodes had converged.
-    pub converged_after: Duration,
-    /// What was seen.
-    pub tally: Tally,
-    /// One number for all of it.
-    pub hash: u64,
-}
-
-/// What a random history is made of.
-#[derive(Clone, Debug)]
-pub struct Scenario {
-    /// The cluster.
-    pub settings: Settings,
-    /// What goes wrong.
-    pub mix: Mix,
-    /// For how long.
-    pub faults_for: Duration,
-    /// What clients do meanwhile.
-    pub workload: Workload,
-    /// In one history of so many, one of the nodes lies; 0: never.
-    pub liar_in: u64,
-}
-
-impl Scenario {
-    /// So many nodes with the usual faults.
-    pub fn usual(nodes: usize) -> Self {
-        Self {
-            settings: Settings::of(nodes),
-            mix: Mix::USUAL,
-            faults_for: Duration::from_secs(300),
-            workload: Workload { every: Duration::from_secs(10), burst: 8, keys: 300, deletes: 0.2 },
-            liar_in: 3,
-        }
-    }
-
-    /// Runs one history to its end.
-    ///
-    /// # Errors
-    /// What did not hold.
-    pub fn run(&self, seed: u64) -> Result<Report, Broken> {
-        let mut world = World::started(self.settings.clone(), seed);
-        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5eed);
-        let mut planned = faults::random(&self.settings, &self.mix, self.faults_for, &mut random);
-        if self.liar_in > 0 && random.random_ratio(1, u32::try_from(self.liar_in).unwrap_or(u32::MAX)) {
-            let liar = random.random_range(0..self.settings.nodes);
-            let lies: Vec<Lie> = Lie::ALL.into_iter().filter(|_| random.random_bool(0.4)).collect();
-            planned.push((Duration::from_secs(5), Fault::Lie(liar, lies, random.random_range(0.2..1.0))));
-        }
-        world.set_workload(Some(self.workload));
-        world.plan(planned);
-        world.run_for(self.faults_for)?;
-        let converged_after = world.quiet(CONVERGES_WITHIN)?;
-        Ok(Report {
-            seed,
-            simulated: world.now(),
-            counts: world.counts(),
-            acknowledged: world.acknowledged(),
-            converged_after,
-            hash: world.hash(),
-            tally: world.take_tally(),
-        })
     }
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lattice_core::backoff::Pause;
-use lattice_core::coordinator::{Effect, Event, Notice};
+use lattice_core::coordinator::Event;
 use lattice_core::liveness;
-use lattice_core::model::{Entry, Key, NodeId};
+use lattice_core::model::{Key, NodeId};
 use lattice_core::pull;
-use lattice_core::signed::{Signed, SignedAnnouncement};
+use lattice_core::signed::Signed;
 use lattice_core::time::Monotonic;
 use lattice_proto::codec;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -28,101 +28,11 @@ use super::replica::{Disk, Replica};
 use super::sensor::Sensor;
 use super::settings::{CLUSTER, Directory, Settings};
 use super::shell::Shell;
+use super::step::{Input, Outbox, Seen};
 use super::time::Skew;
 
 /// The longest time that anything takes inside of a node.
 const LOCAL_DELAY: Duration = Duration::from_millis(3);
-
-/// Something that happens to a node.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// An effect of the coordinator's machine is run.
-    Effect {
-        /// Of which life of the coordinator.
-        life: u64,
-        /// What.
-        effect: Box<Effect>,
-    },
-    /// The coordinator's machine hears of something inside the node.
-    Event {
-        /// In which life of the coordinator.
-        life: u64,
-        /// What.
-        event: Box<Event>,
-    },
-    /// A message came.
-    Arrived {
-        /// From which node.
-        from: usize,
-        /// By which way.
-        way: Way,
-        /// What.
-        message: Message,
-    },
-    /// What came has reached the part that answers it.
-    Answer {
-        /// To which node.
-        to: usize,
-        /// By which way.
-        way: Way,
-        /// What.
-        message: Message,
-    },
-    /// The time to wait for an answer is over.
-    QuestionDue(QuestionId),
-    /// A connection is up or gone.
-    Connection {
-        /// To which node.
-        with: usize,
-        /// Which of the two.
-        up: bool,
-    },
-    /// A deadline has come.
-    Due,
-}
-
-/// What a node wants, and what the checks are to see.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    /// To be carried.
-    pub parcels: Vec<Parcel>,
-    /// To be gossiped.
-    pub deltas: Vec<Bytes>,
-    /// To happen to the node itself, so long after the beginning of the simulation.
-    pub later: Vec<(Duration, Input)>,
-    /// For the checks.
-    pub seen: Vec<Seen>,
-}
-
-/// What the checks see of a node.
-#[derive(Clone, Debug)]
-pub enum Seen {
-    /// The machine took in an event.
-    Handled {
-        /// The event was an error of somebody else's.
-        error: bool,
-        /// Differences that the machine has counted, of all peers together, before and after.
-        counted: (u32, u32),
-    },
-    /// A tick left the deadline where it was.
-    Stuck(&'static str),
-    /// A pull began.
-    PullStarted(pull::Id, NodeId, pull::Cause),
-    /// A pull ended.
-    PullEnded(Box<pull::Ended>),
-    /// Operators are told.
-    Notice(Notice),
-    /// An announcement was signed.
-    Announced(SignedAnnouncement),
-    /// A client's write was acknowledged.
-    Acknowledged(Entry),
-    /// Entries that a pull has proved go to the store.
-    Proved(Vec<Entry>),
-    /// The coordinator was killed, and all its pulls with it.
-    CoordinatorStopped,
-    /// The store failed.
-    StoreFailed(String),
-}
 
 /// One node.
 pub struct Node {
@@ -258,11 +168,7 @@ impl Node {
     ///
     /// # Errors
     /// What the engine says.
-    pub fn stopped_map<'a>(
-        &self,
-        now: Duration,
-        keys: impl Iterator<Item = &'a Key>,
-    ) -> Result<Map, String> {
+    pub fn stopped_map<'a>(&self, now: Duration, keys: impl Iterator<Item = &'a Key>) -> Result<Map, String> {
         let (key, wall) = (self.directory.key(self.index).clone(), self.skew.wall(now));
         // A copy: an engine that opens writes.
         let store = Replica::open(&self.disk.snapshot(), &self.settings, key, 0, now, wall)?;
@@ -338,7 +244,8 @@ impl Node {
             Input::Arrived { from, way, message } => self.arrived(now, from, way, message, out),
             Input::Answer { to, way, message } => self.answer(now, to, way, message, out),
             Input::QuestionDue(id) => {
-                let over = self.shell.as_mut().and_then(|shell| shell.asker.gave_up(id, pull::Failure::TimedOut));
+                let over =
+                    self.shell.as_mut().and_then(|shell| shell.asker.gave_up(id, pull::Failure::TimedOut));
                 if let Some(event) = over {
                     self.hear(now, event, out);
                 }
@@ -402,7 +309,7 @@ impl Node {
                     return;
                 }
                 match shell.asker.answered(question, outcome, self.id, wall) {
-                    super::asker::Outcome::Over(Some(event)) => self.hear(now, event, out),
+                    super::asker::Outcome::Over(Some(event)) => self.hear(now, *event, out),
                     super::asker::Outcome::Over(None) => {}
                     super::asker::Outcome::Again => self.send_request(question, out),
                 }
@@ -477,7 +384,8 @@ impl Node {
 
     fn connection(&mut self, now: Duration, with: usize, up: bool, out: &mut Outbox) {
         let peer = self.directory.id(with);
-        let event = if up { liveness::Event::Connected { peer } } else { liveness::Event::Disconnected { peer } };
+        let event =
+            if up { liveness::Event::Connected { peer } } else { liveness::Event::Disconnected { peer } };
         if let Some(sensor) = &mut self.sensor
             && sensor.hear(now, event)
         {
@@ -492,7 +400,13 @@ impl Node {
     }
 
     /// A question fails at once; the machine hears of it a little later.
-    pub(super) fn lose_question(&mut self, now: Duration, question: QuestionId, reason: &str, out: &mut Outbox) {
+    pub(super) fn lose_question(
+        &mut self,
+        now: Duration,
+        question: QuestionId,
+        reason: &str,
+        out: &mut Outbox,
+    ) {
         let failure = pull::Failure::Lost(reason.to_owned());
         let over = self.shell.as_mut().and_then(|shell| shell.asker.gave_up(question, failure));
         if let Some(event) = over {

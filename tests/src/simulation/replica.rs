@@ -1,25 +1,26 @@
-//! The store's part of a node: the engine that ships, in memory, and the door through which peers ask it.
+//! The store's part of a node: the engine that ships, over a disk in memory, and its answers to peers.
 //!
-//! The engine is called directly, with the time as an argument. What `state-store` keeps in memory besides, the
-//! challenges that it issued, is kept here, and lost with it.
+//! Both are called directly, with the time and the randomness as arguments, where the service has a thread that
+//! writes and gRPC around it. What the service keeps in memory only, such as challenges, is lost when it stops.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use lattice_core::coordinator::{Clock, OwnSeals};
-use lattice_core::exchange::{Answer, Ask, PullPart, Reason, Refusal, Response};
+use lattice_core::coordinator::OwnSeals;
+use lattice_core::exchange::PullPart;
 use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, Key, NodeId};
 use lattice_core::pull::MergeCounts;
 use lattice_core::seal::Runs;
 use lattice_core::signed::{Signed, SignedAnnouncement};
 use lattice_core::time::WallTime;
 use lattice_core::tree::{FANOUT, Position, Summary};
-use lattice_proto::codec::{self, RequestChecks};
+use lattice_proto::codec;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
-use state_store::engine::{Committed, Op, Origin, Page, Question};
+use state_store::engine::{Committed, Op, Origin, Page};
+use state_store::peers::{Peers, Random};
 use state_store::{Engine, MemoryStorage, Now, Reader, Settings as StoreSettings};
 
 use super::ledger::Map;
@@ -29,11 +30,8 @@ use super::settings::{CLUSTER, Settings};
 /// A disk: what an engine leaves behind.
 pub type Disk = MemoryStorage;
 
-/// How long a challenge is good for.
-const CHALLENGE_GOOD_FOR: Duration = Duration::from_secs(60);
-/// Challenges issued to one peer that it has not used.
-const CHALLENGES_MAX: usize = 8;
-/// The engine is looked at at least this often, so that it sees its clock step.
+/// The engine is looked at at least this often, so that it sees its clock step. The service looks four times as
+/// often, which costs real time and shows nothing more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// And no more often than this, when work is due that it will not do (its clock is in doubt).
 const LOOK_APART: Duration = Duration::from_millis(20);
@@ -42,12 +40,10 @@ const LOOK_APART: Duration = Duration::from_millis(20);
 pub struct Replica {
     engine: Engine,
     reader: Reader,
-    key: SigningKey,
+    peers: Peers,
     started: Duration,
     /// When the engine is looked at next.
     look: Duration,
-    trusted: BTreeSet<NodeId>,
-    challenges: BTreeMap<NodeId, Vec<(Duration, [u8; 16])>>,
     random: Xoshiro256PlusPlus,
 }
 
@@ -91,27 +87,24 @@ impl Replica {
         let engine = Engine::open(
             disk.clone(),
             settings,
-            key.clone(),
+            key,
             Box::new(move || Incarnation(incarnations.random())),
             Now { wall, monotonic: monotonic(now, now) },
         )
         .map_err(|error| error.to_string())?;
         Ok(Self {
+            peers: Peers::new(engine.reader(), BTreeSet::new()),
             reader: engine.reader(),
             engine,
-            key,
             started: now,
             look: now,
-            trusted: BTreeSet::new(),
-            challenges: BTreeMap::new(),
             random,
         })
     }
 
     /// Whom to answer from now on.
     pub fn set_trusted(&mut self, trusted: &[NodeId]) {
-        self.trusted = trusted.iter().copied().collect();
-        self.challenges.retain(|peer, _| self.trusted.contains(peer));
+        self.peers.set_trust(trusted.iter().copied().collect());
     }
 
     /// A client's write; `None` deletes.
@@ -258,18 +251,6 @@ impl Replica {
         Ok(())
     }
 
-    /// What others say of our clock.
-    ///
-    /// # Errors
-    /// None today; it is one of the calls that may come to have some.
-    pub fn judge_clock(&mut self, now: Duration, wall: WallTime, judgement: &Clock) -> Result<(), String> {
-        match judgement {
-            Clock::Confirmed => self.engine.confirm_clock(self.now(now, wall)),
-            Clock::Unknown | Clock::Wrong { .. } => {}
-        }
-        Ok(())
-    }
-
     /// Our own inner nodes at some positions.
     ///
     /// # Errors
@@ -301,57 +282,9 @@ impl Replica {
         wall: WallTime,
         envelope: &Signed,
     ) -> (Option<Signed>, Option<Asked>) {
-        let incarnation = self.published().incarnation;
-        let node = self.reader.node();
-        let (trusted, challenges, reader) = (&self.trusted, &mut self.challenges, &self.reader);
-        let checks = RequestChecks {
-            cluster: CLUSTER,
-            node,
-            trusted: &|sender| trusted.contains(sender),
-            incarnation_ok: &|sender, incarnation| reader.incarnation_ok(sender, incarnation),
-            take_challenge: &mut |sender, challenge| take(challenges, now, sender, challenge),
-        };
-        let (header, answer, asked) = match codec::open_request(envelope, checks) {
-            Ok((header, request)) => {
-                let question =
-                    Question { asker: header.sender, incarnation: header.incarnation, ask: &request.ask };
-                let answer = self.reader.serve(question).unwrap_or_else(|error| {
-                    Answer::Refused(Refusal { reason: Reason::Unavailable, detail: error.to_string() })
-                });
-                let ended = request.ask == Ask::Bye;
-                let asked = Asked {
-                    peer: header.sender,
-                    announcement: request.announcement,
-                    pull: request.pull,
-                    ended,
-                };
-                (header, answer, Some(asked))
-            }
-            Err(refused) => {
-                let answer = Answer::Refused(refused.refusal());
-                match refused.header {
-                    Some(header) => (*header, answer, None),
-                    None => return (None, None),
-                }
-            }
-        };
-        let next_challenge = match self.trusted.contains(&header.sender) {
-            true => self.issue(now, header.sender).to_vec(),
-            false => Vec::new(),
-        };
-        let response = Response { next_challenge, time: wall, answer };
-        let header = header.answer(envelope, incarnation, self.random.random());
-        (Some(codec::sign_response(&header, &response, &self.key)), asked)
-    }
-
-    fn issue(&mut self, now: Duration, to: NodeId) -> [u8; 16] {
-        let challenge = self.random.random();
-        let issued = self.challenges.entry(to).or_default();
-        if issued.len() == CHALLENGES_MAX {
-            issued.remove(0);
-        }
-        issued.push((now, challenge));
-        challenge
+        let random = Random { nonce: self.random.random(), challenge: self.random.random() };
+        let exchanged = self.peers.exchange(envelope, self.now(now, wall), random);
+        (exchanged.response, exchanged.asked.and_then(Asked::parse))
     }
 
     /// The current entries of `keys`, and of every key that has a value.
@@ -386,15 +319,18 @@ impl Replica {
     }
 }
 
-/// Spends a challenge.
-fn take(
-    challenges: &mut BTreeMap<NodeId, Vec<(Duration, [u8; 16])>>,
-    now: Duration,
-    sender: &NodeId,
-    challenge: &[u8],
-) -> bool {
-    let Some(issued) = challenges.get_mut(sender) else { return false };
-    issued.retain(|(at, _)| now.saturating_sub(*at) < CHALLENGE_GOOD_FOR);
-    let found = issued.iter().position(|(_, issued)| issued == challenge);
-    found.map(|found| issued.remove(found)).is_some()
+impl Asked {
+    /// What the store tells, as the coordinator's shell reads it.
+    fn parse(wire: lattice_proto::store::v1::Asked) -> Option<Self> {
+        let announcement = match wire.announcement {
+            None => None,
+            Some(signed) => Some(codec::open_announcement(&Signed::try_from(signed).ok()?).ok()?),
+        };
+        Some(Self {
+            peer: NodeId::try_from(&wire.node[..]).ok()?,
+            announcement,
+            pull: (wire.pull != 0).then_some(PullPart { id: wire.pull, in_kind: wire.in_kind }),
+            ended: wire.ended,
+        })
+    }
 }

@@ -15,8 +15,9 @@ use rand::RngExt as _;
 use super::asker::{self, Asker, Purpose};
 use super::message::{Message, Parcel, QuestionId};
 use super::network::Way;
-use super::node::{Input, Node, Outbox, Seen, monotonic};
-use super::settings::{CLUSTER, Directory};
+use super::node::{Node, monotonic};
+use super::settings::CLUSTER;
+use super::step::{Input, Outbox, Seen};
 
 /// An announcement younger than this answers everybody who does not insist on a new one.
 const SHARED_FOR: Duration = Duration::from_secs(1);
@@ -221,10 +222,8 @@ impl Node {
                     }
                 }
             }
-            Effect::JudgeClock(judgement) => {
-                let wall = self.wall(now);
-                let _ = self.store_now(|store| store.judge_clock(now, wall, &judgement));
-            }
+            // The real shell has no way to tell the store either: people are told, by a notice.
+            Effect::JudgeClock(_) => {}
             Effect::ReconcileAccepted { .. }
             | Effect::PullStarted { .. }
             | Effect::PullEnded { .. }
@@ -378,7 +377,9 @@ impl Node {
     pub(super) fn send_request(&mut self, question: QuestionId, out: &mut Outbox) {
         let nonce = self.random.random();
         let Some(shell) = &mut self.shell else { return };
-        let Some(envelope) = shell.asker.envelope(question, self.directory.key(self.index), nonce) else { return };
+        let Some(envelope) = shell.asker.envelope(question, self.directory.key(self.index), nonce) else {
+            return;
+        };
         let Some(asked) = shell.asker.question(question) else { return };
         let to = match (&asked.route, &asked.peer) {
             (Route::Http { url }, _) => self.directory.at_url(url),
@@ -430,9 +431,4 @@ impl Shell {
         }
         Ok(())
     }
-}
-
-/// The URL of a node, as coordinators know it.
-pub fn url(index: usize) -> String {
-    Directory::url(index)
 }

@@ -5,29 +5,28 @@
 //! time: what was found once is found again.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::fmt;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lattice_core::coordinator::Event;
-use lattice_core::model::{Entry, Epoch, Key};
-use lattice_core::seal::{Root, Runs};
+use lattice_core::model::Key;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::check::{Checks, Tally};
-use super::faults::{Fault, Part, Planned};
-use super::ledger::{Ledger, Map};
-use super::liar::{Lie, Liar};
+use super::faults::{Fault, Planned};
+use super::ledger::Ledger;
+use super::liar::Liar;
 use super::message::{Message, Parcel};
 use super::network::{Class, Flip, Network, Way};
-use super::node::{Input, Node, Outbox, Seen};
+use super::node::Node;
 use super::replica::Disk;
 use super::settings::{Directory, Settings};
-use super::time::Skew;
+use super::step::{Input, Outbox, Seen};
 use super::trace::Trace;
+use super::verdict::Broken;
 
 /// How often a disk is copied, so that it can be rolled back to what it was.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(40);
@@ -46,34 +45,6 @@ pub struct Workload {
     /// Of the writes, the part that deletes.
     pub deletes: f64,
 }
-
-/// Something that does not hold, with all that is needed to see it again.
-#[derive(Debug)]
-pub struct Broken {
-    /// The seed of the world.
-    pub seed: u64,
-    /// When.
-    pub at: Duration,
-    /// Which node, if it is one node's fault.
-    pub node: Option<usize>,
-    /// What does not hold.
-    pub what: String,
-    /// The last lines of the trace.
-    pub lines: Vec<String>,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))?;
-        write!(f, "at {:.3} s", self.at.as_secs_f64())?;
-        if let Some(node) = self.node {
-            write!(f, ", node {node}")?;
-        }
-        write!(f, ": {}\nreplay with SIMULATION_SEED={}", self.what, self.seed)
-    }
-}
-
-impl std::error::Error for Broken {}
 
 /// What is going to happen.
 #[derive(Debug)]
@@ -119,27 +90,27 @@ impl Ord for Scheduled {
 
 /// A cluster, its network, its clients, and the time.
 pub struct World {
-    seed: u64,
-    settings: Rc<Settings>,
-    directory: Rc<Directory>,
-    now: Duration,
+    pub(super) seed: u64,
+    pub(super) settings: Rc<Settings>,
+    pub(super) directory: Rc<Directory>,
+    pub(super) now: Duration,
     order: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     /// When each node's next deadline is known to come.
     due: Vec<Option<Duration>>,
     /// The network, to be changed by scenarios through [`World::apply`].
-    network: Network,
-    liars: BTreeMap<usize, Liar>,
+    pub(super) network: Network,
+    pub(super) liars: BTreeMap<usize, Liar>,
     workload: Option<Workload>,
-    ledger: Ledger,
-    checks: Checks,
-    trace: Trace,
-    random: Xoshiro256PlusPlus,
+    pub(super) ledger: Ledger,
+    pub(super) checks: Checks,
+    pub(super) trace: Trace,
+    pub(super) random: Xoshiro256PlusPlus,
     /// Earlier states of the disks, while somebody may want them.
-    snapshots: Option<Vec<Disk>>,
+    pub(super) snapshots: Option<Vec<Disk>>,
     events: u64,
-    faults: u64,
+    pub(super) faults: u64,
 }
 
 impl World {
@@ -244,6 +215,13 @@ impl World {
         }
     }
 
+    /// Nothing planned happens any more.
+    pub(super) fn forget_plan(&mut self) {
+        let planned = |next: &Scheduled| matches!(next.happening, Happening::Fault(_) | Happening::Snapshot);
+        self.queue.retain(|Reverse(next)| !planned(next));
+        self.snapshots = None;
+    }
+
     /// Clients write like this from now on; `None`: not at all.
     pub fn set_workload(&mut self, workload: Option<Workload>) {
         let before = std::mem::replace(&mut self.workload, workload);
@@ -276,35 +254,6 @@ impl World {
         let mut out = Outbox::default();
         self.nodes[node].command(self.now, event, &mut out);
         self.take_out(node, out)
-    }
-
-    /// Makes something go wrong, or right, now.
-    ///
-    /// # Errors
-    /// What does not hold.
-    pub fn apply(&mut self, fault: Fault) -> Result<(), Broken> {
-        self.faults += 1;
-        self.trace.line(self.now, format_args!("{fault:?}"));
-        match fault {
-            Fault::Cut { way, from, to } => self.cut(way, &from, &to, true),
-            Fault::Join { way, from, to } => self.cut(way, &from, &to, false),
-            Fault::Lines { way, line } => {
-                self.network.set_all(way, line);
-                Ok(())
-            }
-            Fault::Stop(part, node) => self.stop(part, node),
-            Fault::Start(node) => self.start(node),
-            Fault::Wipe(node) => self.wipe(node),
-            Fault::RollBack(node) => self.roll_back(node),
-            Fault::Clock(node, skew) => {
-                self.nodes[node].set_clock(skew);
-                self.after(node)
-            }
-            Fault::Lie(node, lies, often) => {
-                self.lie(node, &lies, often);
-                Ok(())
-            }
-        }
     }
 
     /// Lets time pass.
@@ -345,86 +294,6 @@ impl World {
             self.run_for(LOOK_EVERY)?;
         }
         Ok(self.now - began)
-    }
-
-    /// Ends every fault, and all writing; then waits until the honest nodes have converged, and checks that
-    /// what they have is what was written. How long it took.
-    ///
-    /// # Errors
-    /// What does not hold.
-    pub fn quiet(&mut self, limit: Duration) -> Result<Duration, Broken> {
-        self.set_workload(None);
-        let planned = std::mem::take(&mut self.queue);
-        self.queue = planned
-            .into_iter()
-            .filter(|Reverse(next)| !matches!(next.happening, Happening::Fault(_) | Happening::Snapshot))
-            .collect();
-        self.trace.line(self.now, "quiet");
-        self.network.mend();
-        for node in 0..self.nodes.len() {
-            self.nodes[node].set_clock(Skew::default());
-            self.start(node)?;
-        }
-        self.look_at_connections();
-        let took = self.run_until("all honest nodes have converged", limit, Self::converged)?;
-        self.trace.line(self.now, format_args!("converged after {took:?}"));
-        self.check_maps()?;
-        Ok(took)
-    }
-
-    /// Whether all honest nodes have one root at a common epoch that is newer than the last write.
-    pub fn converged(&self) -> bool {
-        self.common_root().is_some_and(|(epoch, _)| self.newest_write().is_none_or(|newest| epoch >= newest))
-    }
-
-    /// The newest epoch that all honest nodes have sealed with one root, and the root.
-    pub fn common_root(&self) -> Option<(Epoch, Option<Root>)> {
-        let runs: Vec<Runs> = self
-            .honest()
-            .map(|node| Some(self.nodes[node].store()?.published().runs))
-            .collect::<Option<_>>()?;
-        let epoch = runs.iter().map(Runs::newest_epoch).collect::<Option<Vec<_>>>()?.into_iter().min()?;
-        let roots: Vec<Option<Root>> =
-            runs.iter().map(|runs| Some(runs.at(epoch)?.copied())).collect::<Option<_>>()?;
-        roots.windows(2).all(|pair| pair[0] == pair[1]).then(|| (epoch, roots[0]))
-    }
-
-    /// What a node's store holds.
-    ///
-    /// # Errors
-    /// When it does not run, or fails.
-    pub fn map(&self, node: usize) -> Result<Map, String> {
-        let wall = self.nodes[node].wall(self.now);
-        let store = self.nodes[node].store().ok_or("the store does not run")?;
-        store.map(self.now, wall, self.ledger.keys())
-    }
-
-    /// The nodes that do not lie.
-    pub fn honest(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.nodes.len()).filter(|node| !self.liars.contains_key(node))
-    }
-
-    fn check_maps(&self) -> Result<(), Broken> {
-        let mut first: Option<Map> = None;
-        for node in self.honest() {
-            let broken = |what: String| self.broken(Some(node), what);
-            let map = self.map(node).map_err(broken)?;
-            self.ledger.check_written(map.values()).map_err(broken)?;
-            self.ledger.check_held(&map).map_err(broken)?;
-            match &first {
-                Some(first) if *first != map => {
-                    return Err(broken("equal roots over different maps".to_owned()));
-                }
-                Some(_) => {}
-                None => first = Some(map),
-            }
-        }
-        Ok(())
-    }
-
-    /// The greatest epoch of what honest nodes hold.
-    fn newest_write(&self) -> Option<Epoch> {
-        self.ledger.newest().map(|hlc| hlc.epoch(self.settings.epoch_length))
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), Broken> {
@@ -474,7 +343,7 @@ impl World {
     }
 
     /// Does what a node wants, and judges what it was seen to do.
-    fn take_out(&mut self, node: usize, out: Outbox) -> Result<(), Broken> {
+    pub(super) fn take_out(&mut self, node: usize, out: Outbox) -> Result<(), Broken> {
         for (at, input) in out.later {
             self.put_off(at.saturating_sub(self.now), Happening::Node { node, input, serial: None });
         }
@@ -487,7 +356,8 @@ impl World {
         for seen in out.seen {
             self.see(node, &seen)?;
         }
-        self.after(node)
+        self.after(node);
+        Ok(())
     }
 
     fn see(&mut self, node: usize, seen: &Seen) -> Result<(), Broken> {
@@ -522,7 +392,7 @@ impl World {
     }
 
     /// After anything happened to a node: its next deadline may be another one.
-    fn after(&mut self, node: usize) -> Result<(), Broken> {
+    pub(super) fn after(&mut self, node: usize) {
         if let Some(deadline) = self.nodes[node].deadline() {
             let at = deadline.max(self.now);
             if self.due[node].is_none_or(|due| at < due || due < self.now) {
@@ -530,7 +400,6 @@ impl World {
                 self.put_off(at - self.now, Happening::Node { node, input: Input::Due, serial: None });
             }
         }
-        Ok(())
     }
 
     fn carry(&mut self, from: usize, parcel: Parcel) {
@@ -577,106 +446,8 @@ impl World {
         Ok(())
     }
 
-    fn cut(&mut self, way: Way, from: &[usize], to: &[usize], cut: bool) -> Result<(), Broken> {
-        for &a in from {
-            for &b in to.iter().filter(|b| **b != a) {
-                self.network.cut(way, a, b, cut);
-            }
-        }
-        self.look_at_connections();
-        Ok(())
-    }
-
-    fn stop(&mut self, part: Part, node: usize) -> Result<(), Broken> {
-        let mut out = Outbox::default();
-        let (now, stopped) = (self.now, &mut self.nodes[node]);
-        match part {
-            Part::Store => stopped.stop_store(now, &mut out),
-            Part::Sensor => stopped.stop_sensor(now, &mut out),
-            Part::Coordinator => stopped.stop_coordinator(&mut out),
-            Part::All => stopped.stop(&mut out),
-        }
-        self.take_out(node, out)?;
-        match part {
-            Part::Sensor | Part::All => self.drop_connections(node),
-            Part::Store | Part::Coordinator => Ok(()),
-        }
-    }
-
-    fn start(&mut self, node: usize) -> Result<(), Broken> {
-        let mut out = Outbox::default();
-        self.nodes[node].start(self.now, &mut out);
-        self.take_out(node, out)?;
-        self.look_at_connections();
-        Ok(())
-    }
-
-    fn wipe(&mut self, node: usize) -> Result<(), Broken> {
-        let lost = self.disk_map(node)?;
-        self.stop(Part::All, node)?;
-        self.nodes[node].wipe();
-        self.owe_less(node, &lost)?;
-        self.start(node)
-    }
-
-    fn roll_back(&mut self, node: usize) -> Result<(), Broken> {
-        let Some(earlier) = self.snapshots.as_ref().map(|disks| disks[node].snapshot()) else { return Ok(()) };
-        let lost = self.disk_map(node)?;
-        self.stop(Part::All, node)?;
-        self.nodes[node].roll_back(earlier);
-        self.checks.rolled_back.insert(node);
-        self.checks.doubtful.insert(self.directory.id(node));
-        self.start(node)?;
-        let left = self.disk_map(node)?;
-        let lost = lost.into_iter().filter(|(key, entry)| left.get(key) != Some(entry)).collect();
-        self.owe_less(node, &lost)
-    }
-
-    /// What only a lost disk held is owed no longer.
-    fn owe_less(&mut self, node: usize, lost: &Map) -> Result<(), Broken> {
-        let mut others = Vec::new();
-        for other in 0..self.nodes.len() {
-            if other != node || self.nodes[node].store().is_some() {
-                others.push(self.disk_map(other)?);
-            }
-        }
-        self.ledger.disk_lost(lost, &others);
-        Ok(())
-    }
-
-    /// What a node's disk holds, whether its store runs or not.
-    fn disk_map(&mut self, node: usize) -> Result<Map, Broken> {
-        if self.nodes[node].store().is_some() {
-            return self.map(node).map_err(|what| self.broken(Some(node), what));
-        }
-        let map = self.nodes[node].stopped_map(self.now, self.ledger.keys());
-        map.map_err(|what| self.broken(Some(node), what))
-    }
-
-    fn lie(&mut self, node: usize, lies: &[Lie], often: f64) {
-        if lies.is_empty() {
-            self.liars.remove(&node);
-            return;
-        }
-        self.checks.doubtful.insert(self.directory.id(node));
-        let random = Xoshiro256PlusPlus::seed_from_u64(self.random.random());
-        let liar = Liar::new(self.directory.key(node).clone(), lies, often, random);
-        self.liars.insert(node, liar);
-    }
-
-    /// Ends a node's connections at once, as its operating system does.
-    fn drop_connections(&mut self, node: usize) -> Result<(), Broken> {
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if self.network.connected(node, other) {
-                self.network.break_now(node, other);
-                self.connection(node.min(other), node.max(other), false)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Both ends of a connection learn that it is up or gone.
-    fn connection(&mut self, a: usize, b: usize, up: bool) -> Result<(), Broken> {
+    pub(super) fn connection(&mut self, a: usize, b: usize, up: bool) -> Result<(), Broken> {
         for (node, with) in [(a, b), (b, a)] {
             let mut out = Outbox::default();
             self.nodes[node].handle(self.now, Input::Connection { with, up }, &mut out);
@@ -686,7 +457,7 @@ impl World {
         Ok(())
     }
 
-    fn look_at_connections(&mut self) {
+    pub(super) fn look_at_connections(&mut self) {
         for b in 0..self.nodes.len() {
             for a in 0..b {
                 self.look(a, b);
@@ -709,51 +480,5 @@ impl World {
     fn up_to(&mut self, most: Duration) -> Duration {
         let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.random.random_range(0..=micros))
-    }
-
-    /// The end of a run that does not hold.
-    pub fn broken(&self, node: Option<usize>, what: String) -> Broken {
-        let lines = self.trace.lines().map(str::to_owned).collect();
-        Broken { seed: self.seed, at: self.now, node, what, lines }
-    }
-
-    /// Every node in a few lines, for the report of a failure.
-    pub fn describe(&self) -> String {
-        let mut lines = Vec::new();
-        for (index, node) in self.nodes.iter().enumerate() {
-            let newest = node.store().and_then(|store| store.published().runs.newest().copied());
-            let lies = if self.liars.contains_key(&index) { " (lies)" } else { "" };
-            lines.push(format!("node {index}{lies} {}: {newest:?}", self.directory.id(index).short()));
-            for peer in node.shell().map(|shell| shell.status(self.now).peers).unwrap_or_default() {
-                lines.push(format!(
-                    "  peer {:?}: {:?} {:?} count {} backoff {:?} pull {:?} errors {} {}",
-                    self.directory.index(&peer.node),
-                    peer.state,
-                    peer.failover,
-                    peer.divergence_count,
-                    peer.backoff,
-                    peer.pull,
-                    peer.errors,
-                    peer.last_error,
-                ));
-            }
-        }
-        let newest = self.newest_write();
-        lines.push(format!("newest write: epoch {newest:?}; common root: {:?}", self.common_root()));
-        lines.join("\n")
-    }
-
-    /// The entries of a key on all honest nodes, for the report of a failure.
-    pub fn everywhere(&self, key: &Key) -> Vec<(usize, Option<Entry>)> {
-        let held = |node| (node, self.map(node).ok().and_then(|map| map.get(key).cloned()));
-        self.honest().map(held).collect()
-    }
-
-    /// Nodes that an honest node has named as liars: pulls from them ended so, or they contradicted themselves.
-    pub fn named(&self) -> BTreeSet<usize> {
-        let tally = &self.checks.tally;
-        let lied = tally.outcomes(lattice_core::pull::Outcome::Lied).map(|ended| ended.pull.peer);
-        let contradicted = tally.contradictions.iter().map(|(_, peer)| *peer);
-        lied.chain(contradicted).filter_map(|peer| self.directory.index(&peer)).collect()
     }
 }

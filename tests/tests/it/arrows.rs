@@ -53,7 +53,8 @@ const NOT_IN_CORE: [&str; 8] =
 fn crates_depend_only_where_the_architecture_points() {
     let allowed = BTreeMap::from(ALLOWED);
     for (name, manifest) in manifests() {
-        let dependencies = dependencies(&manifest, &["dependencies", "dev-dependencies", "build-dependencies"]);
+        let dependencies =
+            dependencies(&manifest, &["dependencies", "dev-dependencies", "build-dependencies"]);
         let ours: BTreeSet<_> =
             dependencies.iter().map(String::as_str).filter(|name| allowed.contains_key(name)).collect();
         let may: BTreeSet<_> = allowed[name.as_str()].iter().copied().collect();
@@ -100,8 +101,9 @@ fn clocks_are_read_in_one_place() {
         let text = std::fs::read_to_string(&file).expect("a source file");
         let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
         let is_clock = file.ends_with("lattice-runtime/src/clock.rs");
-        let is_test = file.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "benches")
-            || file.file_stem().is_some_and(|stem| stem == "tests");
+        let is_test =
+            file.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "benches")
+                || file.file_stem().is_some_and(|stem| stem == "tests");
         for clock in ["Instant::now", "SystemTime::now"] {
             assert!(is_clock || is_test || !shipped.contains(clock), "{} reads {clock}", file.display());
         }

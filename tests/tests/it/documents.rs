@@ -34,7 +34,10 @@ fn the_configuration_page_lists_exactly_the_keys_that_exist() {
     for name in documented {
         let sources = Sources { sets: vec![format!("{name}=\u{1}")], ..Sources::default() };
         if let Err(error) = Config::load(sources) {
-            assert!(!error.to_string().contains("unknown"), "{name} is documented and does not exist: {error}");
+            assert!(
+                !error.to_string().contains("unknown"),
+                "{name} is documented and does not exist: {error}"
+            );
         }
     }
 }

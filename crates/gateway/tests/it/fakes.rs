@@ -265,6 +265,7 @@ impl StateStore for Store {
         reserve_sequence(store::ReserveSequenceRequest) -> store::ReserveSequenceResponse;
         heard(store::HeardRequest) -> store::HeardResponse;
         reincarnate(store::ReincarnateRequest) -> store::ReincarnateResponse;
+        judge_clock(store::JudgeClockRequest) -> store::JudgeClockResponse;
         set_trust(store::SetTrustRequest) -> store::SetTrustResponse;
     }
 

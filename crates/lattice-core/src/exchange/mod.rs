@@ -228,24 +228,16 @@ impl Digests {
     /// Truncates the digests of the sixteen children to `width` bytes (1 to 32).
     pub fn truncate(children: &[Summary; FANOUT], width: usize) -> Self {
         let width = width.clamp(1, Self::WIDTH_MAX);
-        let bytes = children
-            .iter()
-            .flat_map(|child| child.digest.0[..width].iter().copied())
-            .collect();
-        Self {
-            width: width as u8,
-            bytes,
-        }
+        let bytes = children.iter().flat_map(|child| child.digest.0[..width].iter().copied()).collect();
+        Self { width: width as u8, bytes }
     }
 
     /// Parses sixteen digests of equal width.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let width = bytes.len() / FANOUT;
         let exact = bytes.len().is_multiple_of(FANOUT);
-        (exact && (1..=Self::WIDTH_MAX).contains(&width)).then(|| Self {
-            width: width as u8,
-            bytes: bytes.to_vec(),
-        })
+        (exact && (1..=Self::WIDTH_MAX).contains(&width))
+            .then(|| Self { width: width as u8, bytes: bytes.to_vec() })
     }
 
     /// Bytes per digest.
@@ -274,9 +266,7 @@ mod tests {
     #[test]
     fn digests_are_truncated_and_compared_alike() {
         let tree = Tree::of(golden(300));
-        let Node::Inner(mine) = tree.node(&Position::ROOT) else {
-            panic!("300 entries take an inner node")
-        };
+        let Node::Inner(mine) = tree.node(&Position::ROOT) else { panic!("300 entries take an inner node") };
         for width in [1, 8, 32] {
             let digests = Digests::truncate(&mine, width);
             assert_eq!((digests.width(), digests.as_bytes().len()), (width, 16 * width));

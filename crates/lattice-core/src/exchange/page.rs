@@ -64,11 +64,7 @@ fn verify_entries(heads: &[EntryHead], entries: &[Entry]) -> Result<(), InvalidA
             return Err(InvalidAnswer::NotAscending { index });
         }
         before = Some(head.key_hash);
-        if heads
-            .binary_search_by_key(&head.key_hash, |head| head.key_hash)
-            .map(|at| heads[at])
-            != Ok(head)
-        {
+        if heads.binary_search_by_key(&head.key_hash, |head| head.key_hash).map(|at| heads[at]) != Ok(head) {
             return Err(InvalidAnswer::Unknown { index });
         }
         if matches!(entry.content, Content::Dropped { .. }) && entry.expires.is_none() {
@@ -92,37 +88,22 @@ mod tests {
         let tree = Tree::of(golden(count));
         let hash = head(5, 0).key_hash;
         let position = Position::towards(&hash, tree.path(&hash).len() - 1);
-        let Node::Bucket(heads) = tree.node(&position) else {
-            panic!("a path ends in a bucket")
-        };
+        let Node::Bucket(heads) = tree.node(&position) else { panic!("a path ends in a bucket") };
         let mut entries: Vec<Entry> = (0..count)
             .map(|number| entry(number, 1_000 + number))
             .filter(|entry| heads.iter().any(|head| head.key_hash == entry.key.hash()))
             .collect();
         entries.sort_by_key(|entry| entry.key.hash());
-        let ask = FetchAsk {
-            position,
-            keys: entries.iter().map(|entry| entry.key.hash()).collect(),
-        };
+        let ask = FetchAsk { position, keys: entries.iter().map(|entry| entry.key.hash()).collect() };
         entries.truncate(3);
         let chain = tree.chain(&position);
         let bucket = PageBucket::Entries { heads, entries };
-        (
-            Page {
-                position,
-                chain,
-                bucket,
-            },
-            tree.root.unwrap(),
-            ask,
-        )
+        (Page { position, chain, bucket }, tree.root.unwrap(), ask)
     }
 
     fn changed(page: &Page, change: impl FnOnce(&mut Vec<EntryHead>, &mut Vec<Entry>)) -> Page {
         let mut page = page.clone();
-        let PageBucket::Entries { heads, entries } = &mut page.bucket else {
-            panic!("not a bucket")
-        };
+        let PageBucket::Entries { heads, entries } = &mut page.bucket else { panic!("not a bucket") };
         change(heads, entries);
         page
     }
@@ -150,25 +131,18 @@ mod tests {
     #[test]
     fn each_entry_of_a_page_is_one_of_its_bucket() {
         let (page, root, ask) = page(300);
-        let foreign = changed(&page, |_, entries| {
-            entries[1].content = Content::Value(Bytes::from_static(b"x"))
-        });
+        let foreign =
+            changed(&page, |_, entries| entries[1].content = Content::Value(Bytes::from_static(b"x")));
         assert_eq!(foreign.verify(&root), Err(InvalidAnswer::Unknown { index: 1 }));
         let twice = changed(&page, |_, entries| entries[1] = entries[0].clone());
         assert_eq!(twice.verify(&root), Err(InvalidAnswer::NotAscending { index: 1 }));
         let swapped = changed(&page, |_, entries| entries.swap(0, 1));
-        assert_eq!(
-            swapped.verify(&root),
-            Err(InvalidAnswer::NotAscending { index: 1 })
-        );
+        assert_eq!(swapped.verify(&root), Err(InvalidAnswer::NotAscending { index: 1 }));
         assert_eq!(swapped.answers(&ask), Err(InvalidAnswer::Unasked { index: 0 }));
         let gap = changed(&page, |_, entries| drop(entries.remove(0)));
         assert!(gap.verify(&root).is_ok());
         assert_eq!(gap.answers(&ask), Err(InvalidAnswer::Unasked { index: 0 }));
-        let elsewhere = FetchAsk {
-            position: Position::ROOT,
-            ..ask
-        };
+        let elsewhere = FetchAsk { position: Position::ROOT, ..ask };
         assert_eq!(page.answers(&elsewhere), Err(InvalidAnswer::Position));
     }
 
@@ -176,12 +150,8 @@ mod tests {
     fn a_value_may_be_missing_only_where_it_can_expire() {
         for (number, expected) in [(6, Ok(())), (5, Err(InvalidAnswer::Withheld { index: 0 }))] {
             let mut kept = entry(number, 1_000);
-            let Content::Value(value) = &kept.content else {
-                panic!("entry {number} has a value")
-            };
-            kept.content = Content::Dropped {
-                value_digest: Digest::of(&[value]),
-            };
+            let Content::Value(value) = &kept.content else { panic!("entry {number} has a value") };
+            kept.content = Content::Dropped { value_digest: Digest::of(&[value]) };
             assert_eq!(verify_entries(&[kept.head()], &[kept]), expected);
         }
     }
@@ -192,35 +162,16 @@ mod tests {
         let root = tree.root.unwrap();
         let position = Position::ROOT.child(3).unwrap();
         let node = tree.node(&position);
-        let Node::Inner(children) = &node else {
-            panic!("a sixteenth of 1,000 is no bucket")
-        };
+        let Node::Inner(children) = &node else { panic!("a sixteenth of 1,000 is no bucket") };
         let bucket = PageBucket::Split(children.to_vec());
-        let mut page = Page {
-            position,
-            chain: tree.chain(&position),
-            bucket,
-        };
+        let mut page = Page { position, chain: tree.chain(&position), bucket };
         assert_eq!(page.verify(&root), Ok(node));
-        assert_eq!(
-            page.answers(&FetchAsk {
-                position,
-                keys: vec![head(1, 1).key_hash]
-            }),
-            Ok(())
-        );
-        let PageBucket::Split(children) = &mut page.bucket else {
-            panic!("it was split")
-        };
+        assert_eq!(page.answers(&FetchAsk { position, keys: vec![head(1, 1).key_hash] }), Ok(()));
+        let PageBucket::Split(children) = &mut page.bucket else { panic!("it was split") };
         children.swap(0, 1);
         assert_eq!(page.verify(&root), Err(InvalidAnswer::Chain(InvalidChain::Root)));
-        let PageBucket::Split(children) = &mut page.bucket else {
-            panic!("it was split")
-        };
+        let PageBucket::Split(children) = &mut page.bucket else { panic!("it was split") };
         children.pop();
-        assert_eq!(
-            page.verify(&root),
-            Err(InvalidAnswer::Node(InvalidNode::ChildCount { count: 15 }))
-        );
+        assert_eq!(page.verify(&root), Err(InvalidAnswer::Node(InvalidNode::ChildCount { count: 15 })));
     }
 }

@@ -38,10 +38,7 @@ impl Shape {
                 }
                 let expected = equal.count_zeros() as usize;
                 if others.len() != expected {
-                    return Err(InvalidAnswer::Children {
-                        count: others.len(),
-                        expected,
-                    });
+                    return Err(InvalidAnswer::Children { count: others.len(), expected });
                 }
                 let mut children = Vec::with_capacity(FANOUT);
                 let mut others = others.iter();
@@ -128,9 +125,7 @@ mod tests {
 
     /// What `server` answers about `position` to an asker who has `mine` there.
     fn answer(server: &Tree, position: Position, mine: Option<&Node>, width: usize, chain: bool) -> WalkNode {
-        let digests = mine
-            .and_then(children)
-            .map(|children| Digests::truncate(children, width));
+        let digests = mine.and_then(children).map(|children| Digests::truncate(children, width));
         WalkNode {
             position,
             chain: chain.then(|| server.chain(&position)),
@@ -185,11 +180,7 @@ mod tests {
         let mine = children(&node).unwrap();
         let root = Position::ROOT;
         let rebuild = |equal, others: &[Summary], mine| {
-            Shape::Inner {
-                equal,
-                others: others.to_vec(),
-            }
-            .rebuild(&root, mine)
+            Shape::Inner { equal, others: others.to_vec() }.rebuild(&root, mine)
         };
         assert_eq!(rebuild(0, mine, None), Ok(node.clone()));
         assert_eq!(rebuild(0xffff, &[], Some(mine)), Ok(node.clone()));
@@ -201,21 +192,13 @@ mod tests {
         assert_eq!(rebuild(1, mine, Some(mine)), count(16, 15));
         assert_eq!(rebuild(1, &mine[1..], None), Err(InvalidAnswer::EqualToNothing));
         let hollow = InvalidNode::TooFew { total: 0 };
-        assert_eq!(
-            rebuild(0, &[Summary::EMPTY; 16], None),
-            Err(InvalidAnswer::Node(hollow))
-        );
+        assert_eq!(rebuild(0, &[Summary::EMPTY; 16], None), Err(InvalidAnswer::Node(hollow)));
         let deepest = Position::towards(&head(1, 1).key_hash, Position::DEPTH_MAX);
-        let inner = Shape::Inner {
-            equal: 0,
-            others: mine.to_vec(),
-        };
+        let inner = Shape::Inner { equal: 0, others: mine.to_vec() };
         assert_eq!(inner.rebuild(&deepest, None), Err(InvalidAnswer::TooDeep));
         assert_eq!(
             Shape::Bucket(golden(33)).rebuild(&root, None),
-            Err(InvalidAnswer::Node(InvalidNode::TooMany {
-                count: BUCKET_ENTRIES_MAX + 1
-            }))
+            Err(InvalidAnswer::Node(InvalidNode::TooMany { count: BUCKET_ENTRIES_MAX + 1 }))
         );
     }
 
@@ -231,23 +214,11 @@ mod tests {
         let [bare, chained] = [false, true].map(|chain| answer(&tree, place, None, 32, chain));
 
         assert_eq!(bare.verify(None, Anchor::Parent(&summary)), node);
-        assert_eq!(
-            bare.verify(None, Anchor::Parent(&other)),
-            Err(InvalidAnswer::Digest)
-        );
-        assert_eq!(
-            bare.verify(None, Anchor::Root(&root)),
-            Err(InvalidAnswer::ChainPresence)
-        );
+        assert_eq!(bare.verify(None, Anchor::Parent(&other)), Err(InvalidAnswer::Digest));
+        assert_eq!(bare.verify(None, Anchor::Root(&root)), Err(InvalidAnswer::ChainPresence));
         assert_eq!(chained.verify(None, Anchor::Root(&root)), node);
-        assert_eq!(
-            chained.verify(None, Anchor::Parent(&summary)),
-            Err(InvalidAnswer::ChainPresence)
-        );
-        assert_eq!(
-            chained.verify(None, Anchor::Root(&other)),
-            Err(InvalidAnswer::Chain(InvalidChain::Root))
-        );
+        assert_eq!(chained.verify(None, Anchor::Parent(&summary)), Err(InvalidAnswer::ChainPresence));
+        assert_eq!(chained.verify(None, Anchor::Root(&other)), Err(InvalidAnswer::Chain(InvalidChain::Root)));
         for chain in [false, true] {
             let top_answer = answer(&tree, Position::ROOT, None, 32, chain);
             assert_eq!(top_answer.verify(None, Anchor::Root(&root)), Ok(top.clone()));

@@ -167,10 +167,7 @@ mod tests {
     fn entry(content: Content) -> Entry {
         Entry {
             key: Key::try_from("key-0").unwrap(),
-            version: Version {
-                hlc: Hlc::at(WallTime(1_000)),
-                writer: NodeId([7; 32]),
-            },
+            version: Version { hlc: Hlc::at(WallTime(1_000)), writer: NodeId([7; 32]) },
             expires: None,
             content,
         }
@@ -185,10 +182,7 @@ mod tests {
         );
         let tombstone = Entry {
             key: Key::try_from("key-9").unwrap(),
-            version: Version {
-                hlc: Hlc::at(WallTime(1_009)),
-                writer: NodeId([7; 32]),
-            },
+            version: Version { hlc: Hlc::at(WallTime(1_009)), writer: NodeId([7; 32]) },
             ..entry(Content::Tombstone)
         };
         assert_eq!(
@@ -197,10 +191,7 @@ mod tests {
         );
         let expiring = Entry {
             key: Key::try_from("key-6").unwrap(),
-            version: Version {
-                hlc: Hlc::at(WallTime(1_006)),
-                writer: NodeId([7; 32]),
-            },
+            version: Version { hlc: Hlc::at(WallTime(1_006)), writer: NodeId([7; 32]) },
             expires: Some(WallTime(5_006)),
             content: Content::Value(Bytes::from_static(b"value-6")),
         };
@@ -213,9 +204,7 @@ mod tests {
     #[test]
     fn dropping_a_value_changes_no_digest_and_replaces_nothing() {
         let kept = entry(Content::Value(Bytes::from_static(b"gone soon")));
-        let dropped = entry(Content::Dropped {
-            value_digest: Digest::of(&[b"gone soon"]),
-        });
+        let dropped = entry(Content::Dropped { value_digest: Digest::of(&[b"gone soon"]) });
         assert_eq!(kept.head(), dropped.head());
         assert!(!kept.replaces(&dropped) && !dropped.replaces(&kept));
         assert!(kept.visible(WallTime(0)) && !dropped.visible(WallTime(0)));
@@ -223,10 +212,7 @@ mod tests {
 
     #[test]
     fn an_entry_reads_as_absent_from_its_expiry_on() {
-        let expiring = Entry {
-            expires: Some(WallTime(5)),
-            ..entry(Content::Value(Bytes::new()))
-        };
+        let expiring = Entry { expires: Some(WallTime(5)), ..entry(Content::Value(Bytes::new())) };
         assert!(expiring.visible(WallTime(4)));
         assert!(!expiring.visible(WallTime(5)));
         assert!(!entry(Content::Tombstone).visible(WallTime(0)));
@@ -236,10 +222,7 @@ mod tests {
     fn a_value_has_a_longest_length() {
         assert!(Content::value(Bytes::from(vec![0; VALUE_BYTES_MAX])).is_ok());
         let length = VALUE_BYTES_MAX + 1;
-        assert_eq!(
-            Content::value(Bytes::from(vec![0; length])),
-            Err(ValueTooLong { length })
-        );
+        assert_eq!(Content::value(Bytes::from(vec![0; length])), Err(ValueTooLong { length }));
     }
 
     /// Entries of one key that often have equal versions, as of a cloned disk.
@@ -251,10 +234,7 @@ mod tests {
         (0_u64..3, 0_u8..2, prop::option::of(0_u64..2), content).prop_map(
             |(hlc, writer, expires, content)| Entry {
                 key: Key::try_from("k").unwrap(),
-                version: Version {
-                    hlc: Hlc(hlc),
-                    writer: NodeId([writer; 32]),
-                },
+                version: Version { hlc: Hlc(hlc), writer: NodeId([writer; 32]) },
                 expires: expires.map(WallTime),
                 content,
             },

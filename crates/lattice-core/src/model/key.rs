@@ -94,10 +94,6 @@ impl KeyHash {
     /// The 4 bits at `depth`, from the most significant; `depth` is below 64.
     pub fn nibble(&self, depth: usize) -> u8 {
         let byte = self.0.as_bytes()[depth / 2];
-        if depth.is_multiple_of(2) {
-            byte >> 4
-        } else {
-            byte & 0x0f
-        }
+        if depth.is_multiple_of(2) { byte >> 4 } else { byte & 0x0f }
     }
 }

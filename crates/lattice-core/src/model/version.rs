@@ -97,21 +97,10 @@ mod tests {
 
     #[test]
     fn text_that_is_no_version_is_refused() {
-        let version = Version {
-            hlc: Hlc(0xabc),
-            writer: NodeId([0xde; 32]),
-        };
+        let version = Version { hlc: Hlc(0xabc), writer: NodeId([0xde; 32]) };
         let text = version.to_string();
         assert_eq!(text, format!("0000000000000abc-{}", "de".repeat(32)));
-        for wrong in [
-            "",
-            "-",
-            "abc",
-            &text[1..],
-            &text[..80],
-            &text.replace('-', ":"),
-            &format!("{text}0"),
-        ] {
+        for wrong in ["", "-", "abc", &text[1..], &text[..80], &text.replace('-', ":"), &format!("{text}0")] {
             assert_eq!(wrong.parse::<Version>(), Err(InvalidVersion), "{wrong:?}");
         }
     }

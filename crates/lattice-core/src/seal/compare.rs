@@ -41,9 +41,7 @@ pub enum Comparison {
 pub fn compare(ours: &Runs, theirs: &Runs) -> Comparison {
     let Some(epoch) = newest_common(ours.as_slice(), theirs.as_slice()) else {
         return match theirs.newest() {
-            Some(Run {
-                to, root: Some(root), ..
-            }) => Comparison::NoCommonEpoch {
+            Some(Run { to, root: Some(root), .. }) => Comparison::NoCommonEpoch {
                 epoch: *to,
                 theirs: *root,
                 known: ours.as_slice().iter().any(|run| run.root == Some(*root)),
@@ -84,21 +82,12 @@ mod tests {
     fn roots_are_compared_only_at_the_newest_common_epoch() {
         let theirs = |number| root(number).unwrap();
         for (case, ours, other, expected) in [
-            (
-                "equal",
-                vec![(1, 9, 1)],
-                vec![(3, 7, 1)],
-                Comparison::Agree { epoch: Epoch(7) },
-            ),
+            ("equal", vec![(1, 9, 1)], vec![(3, 7, 1)], Comparison::Agree { epoch: Epoch(7) }),
             (
                 "different",
                 vec![(1, 9, 1)],
                 vec![(3, 7, 2)],
-                Comparison::Differ {
-                    epoch: Epoch(7),
-                    ours: root(1),
-                    theirs: theirs(2),
-                },
+                Comparison::Differ { epoch: Epoch(7), ours: root(1), theirs: theirs(2) },
             ),
             (
                 "older epochs say nothing",
@@ -110,76 +99,36 @@ mod tests {
                 "our own empty tree differs from a root",
                 vec![(1, 9, 0)],
                 vec![(1, 9, 2)],
-                Comparison::Differ {
-                    epoch: Epoch(9),
-                    ours: None,
-                    theirs: theirs(2),
-                },
+                Comparison::Differ { epoch: Epoch(9), ours: None, theirs: theirs(2) },
             ),
-            (
-                "their empty tree offers nothing",
-                vec![(1, 9, 1)],
-                vec![(1, 9, 0)],
-                Comparison::NothingOffered,
-            ),
-            (
-                "two empty trees",
-                vec![(1, 9, 0)],
-                vec![(1, 9, 0)],
-                Comparison::NothingOffered,
-            ),
-            (
-                "no seals of theirs",
-                vec![(1, 9, 1)],
-                vec![],
-                Comparison::NothingOffered,
-            ),
+            ("their empty tree offers nothing", vec![(1, 9, 1)], vec![(1, 9, 0)], Comparison::NothingOffered),
+            ("two empty trees", vec![(1, 9, 0)], vec![(1, 9, 0)], Comparison::NothingOffered),
+            ("no seals of theirs", vec![(1, 9, 1)], vec![], Comparison::NothingOffered),
             ("no seals at all", vec![], vec![], Comparison::NothingOffered),
-            (
-                "empty and apart",
-                vec![(1, 2, 1)],
-                vec![(5, 9, 0)],
-                Comparison::NothingOffered,
-            ),
+            ("empty and apart", vec![(1, 2, 1)], vec![(5, 9, 0)], Comparison::NothingOffered),
             (
                 "gaps that never meet",
                 vec![(1, 2, 1), (5, 6, 3)],
                 vec![(3, 4, 1), (7, 8, 2)],
-                Comparison::NoCommonEpoch {
-                    epoch: Epoch(8),
-                    theirs: theirs(2),
-                    known: false,
-                },
+                Comparison::NoCommonEpoch { epoch: Epoch(8), theirs: theirs(2), known: false },
             ),
             (
                 "apart, but theirs is one of ours",
                 vec![(5, 6, 2), (7, 8, 3)],
                 vec![(1, 2, 2)],
-                Comparison::NoCommonEpoch {
-                    epoch: Epoch(2),
-                    theirs: theirs(2),
-                    known: true,
-                },
+                Comparison::NoCommonEpoch { epoch: Epoch(2), theirs: theirs(2), known: true },
             ),
             (
                 "no seals of ours",
                 vec![],
                 vec![(1, 2, 2)],
-                Comparison::NoCommonEpoch {
-                    epoch: Epoch(2),
-                    theirs: theirs(2),
-                    known: false,
-                },
+                Comparison::NoCommonEpoch { epoch: Epoch(2), theirs: theirs(2), known: false },
             ),
             (
                 "the same counts with another digest differ",
                 vec![(1, 1, 1)],
                 vec![(1, 1, 4)],
-                Comparison::Differ {
-                    epoch: Epoch(1),
-                    ours: root(1),
-                    theirs: theirs(4),
-                },
+                Comparison::Differ { epoch: Epoch(1), ours: root(1), theirs: theirs(4) },
             ),
         ] {
             assert_eq!(compare(&parsed(&ours), &parsed(&other)), expected, "{case}");

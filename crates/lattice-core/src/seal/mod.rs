@@ -62,21 +62,13 @@ mod fixture {
     use super::*;
 
     pub(super) fn root(number: u8) -> Option<Root> {
-        (number > 0).then(|| Root {
-            digest: Digest([number; 32]),
-            entries: u64::from(number),
-            tombstones: 0,
-        })
+        (number > 0).then(|| Root { digest: Digest([number; 32]), entries: u64::from(number), tombstones: 0 })
     }
 
     /// Runs from `(from, to, root)`, root 0 for none.
     pub(super) fn runs(runs: &[(u64, u64, u8)]) -> Vec<Run> {
         runs.iter()
-            .map(|&(from, to, number)| Run {
-                from: Epoch(from),
-                to: Epoch(to),
-                root: root(number),
-            })
+            .map(|&(from, to, number)| Run { from: Epoch(from), to: Epoch(to), root: root(number) })
             .collect()
     }
 

@@ -80,18 +80,11 @@ impl Runs {
     /// # Errors
     /// [`NotNewer`], and nothing is changed, unless the epoch lies after the newest one: an epoch has one root.
     pub fn push(&mut self, epoch: Epoch, root: Option<Root>) -> Result<(), NotNewer> {
-        debug_assert!(
-            root.is_none_or(|root| root.total() > 0),
-            "an empty tree has no root"
-        );
+        debug_assert!(root.is_none_or(|root| root.total() > 0), "an empty tree has no root");
         match self.newest_epoch() {
             Some(newest) if epoch <= newest => Err(NotNewer { epoch, newest }),
             _ => {
-                self.append(Run {
-                    from: epoch,
-                    to: epoch,
-                    root,
-                });
+                self.append(Run { from: epoch, to: epoch, root });
                 Ok(())
             }
         }
@@ -174,11 +167,7 @@ mod tests {
             assert_eq!(Runs::parse(runs(&given)), Err(error));
         }
         let mut hollow = runs(&[(1, 1, 1), (2, 2, 2)]);
-        hollow[1].root = Some(Root {
-            digest: Digest([2; 32]),
-            entries: 0,
-            tombstones: 0,
-        });
+        hollow[1].root = Some(Root { digest: Digest([2; 32]), entries: 0, tombstones: 0 });
         assert_eq!(Runs::parse(hollow), Err(InvalidRuns::EmptyRoot { index: 1 }));
         let many: Vec<(u64, u64, u8)> = (0..65).map(|epoch| (epoch, epoch, 1)).collect();
         assert_eq!(Runs::parse(runs(&many)), Err(InvalidRuns::TooMany { count: 65 }));
@@ -208,10 +197,7 @@ mod tests {
         assert_eq!(runs.at(Epoch(71)), None);
         let before = runs.clone();
         for epoch in [0, 199] {
-            let refused = NotNewer {
-                epoch: Epoch(epoch),
-                newest: Epoch(199),
-            };
+            let refused = NotNewer { epoch: Epoch(epoch), newest: Epoch(199) };
             assert_eq!(runs.push(Epoch(epoch), root(100)), Err(refused));
         }
         assert_eq!(runs, before);

@@ -59,26 +59,15 @@ impl Chain {
     pub fn build(path: &[&[Summary; FANOUT]], position: &Position) -> Result<Self, InvalidChain> {
         let depth = position.depth();
         if path.len() != depth {
-            return Err(InvalidChain::Depth {
-                levels: path.len(),
-                depth,
-            });
+            return Err(InvalidChain::Depth { levels: path.len(), depth });
         }
         let level = |(depth, children): (usize, &&[Summary; FANOUT])| {
             let (entries, tombstones) = super::node::counts(children);
             let proof = prove(&child_leaves(children), &[usize::from(position.nibble(depth))]);
-            let siblings = proof
-                .try_into()
-                .expect("one of sixteen leaves is proved by four hashes");
-            Level {
-                entries,
-                tombstones,
-                siblings,
-            }
+            let siblings = proof.try_into().expect("one of sixteen leaves is proved by four hashes");
+            Level { entries, tombstones, siblings }
         };
-        Ok(Self {
-            levels: path.iter().enumerate().map(level).collect(),
-        })
+        Ok(Self { levels: path.iter().enumerate().map(level).collect() })
     }
 
     /// Checks that `node` hangs at `position` under `root`.
@@ -88,22 +77,13 @@ impl Chain {
     pub fn verify(&self, position: &Position, node: &Summary, root: &Summary) -> Result<(), InvalidChain> {
         let depth = position.depth();
         if self.levels.len() != depth {
-            return Err(InvalidChain::Depth {
-                levels: self.levels.len(),
-                depth,
-            });
+            return Err(InvalidChain::Depth { levels: self.levels.len(), depth });
         }
         let mut below = *node;
         for (level, parent) in self.levels.iter().enumerate().rev() {
-            below = parent
-                .over(position.nibble(level), &below)
-                .ok_or(InvalidChain::Counts { level })?;
+            below = parent.over(position.nibble(level), &below).ok_or(InvalidChain::Counts { level })?;
         }
-        if root_of(&below).as_ref() == Some(root) {
-            Ok(())
-        } else {
-            Err(InvalidChain::Root)
-        }
+        if root_of(&below).as_ref() == Some(root) { Ok(()) } else { Err(InvalidChain::Root) }
     }
 }
 
@@ -115,18 +95,10 @@ impl Level {
         if !fits || total <= BUCKET_ENTRIES_MAX as u64 {
             return None;
         }
-        let leaves_root = root_from_proof(
-            &self.siblings,
-            &[usize::from(nibble)],
-            &[child_leaf(child)],
-            FANOUT,
-        )?;
+        let leaves_root =
+            root_from_proof(&self.siblings, &[usize::from(nibble)], &[child_leaf(child)], FANOUT)?;
         let digest = inner_digest(self.entries, self.tombstones, &leaves_root);
-        Some(Summary {
-            digest,
-            entries: self.entries,
-            tombstones: self.tombstones,
-        })
+        Some(Summary { digest, entries: self.entries, tombstones: self.tombstones })
     }
 }
 
@@ -166,10 +138,7 @@ mod tests {
         assert_eq!(chain.levels.len(), position.depth());
         assert_eq!(chain.verify(position, &summary, &root), Ok(()));
         for bit in 0..chain.levels.len() * LEVEL_BITS {
-            assert!(
-                flipped(&chain, bit).verify(position, &summary, &root).is_err(),
-                "bit {bit}"
-            );
+            assert!(flipped(&chain, bit).verify(position, &summary, &root).is_err(), "bit {bit}");
         }
     }
 
@@ -185,10 +154,7 @@ mod tests {
         let depth = position.depth();
         assert_eq!(
             chain.verify(&position.parent().unwrap(), &summary, &root),
-            Err(InvalidChain::Depth {
-                levels: depth,
-                depth: depth - 1
-            })
+            Err(InvalidChain::Depth { levels: depth, depth: depth - 1 })
         );
         for (entries, tombstones) in [(1, 0), (0, 1)] {
             let mut other = summary;
@@ -213,15 +179,8 @@ mod tests {
         let (summary, chain) = (node.summary(), tree.chain(position));
         for (entries, tombstones) in [(u64::MAX, 1), (0, 33), (32, 0), (1_000, 0)] {
             let mut chain = chain.clone();
-            chain.levels[0] = Level {
-                entries,
-                tombstones,
-                ..chain.levels[0]
-            };
-            assert_eq!(
-                chain.verify(position, &summary, &root),
-                Err(InvalidChain::Counts { level: 0 })
-            );
+            chain.levels[0] = Level { entries, tombstones, ..chain.levels[0] };
+            assert_eq!(chain.verify(position, &summary, &root), Err(InvalidChain::Counts { level: 0 }));
         }
     }
 
@@ -245,10 +204,7 @@ mod tests {
     #[test]
     fn a_path_of_the_wrong_length_makes_no_chain() {
         let position = Position::ROOT.child(3).unwrap();
-        assert_eq!(
-            Chain::build(&[], &position),
-            Err(InvalidChain::Depth { levels: 0, depth: 1 })
-        );
+        assert_eq!(Chain::build(&[], &position), Err(InvalidChain::Depth { levels: 0, depth: 1 }));
     }
 
     proptest! {

@@ -50,18 +50,14 @@ impl Evidence {
                 index: as_index(index),
                 siblings: prove(&leaves, &[index]),
             },
-            Err(_) if heads.is_empty() => Self::Absent {
-                neighbours: Vec::new(),
-                index: 0,
-                siblings: Vec::new(),
-            },
+            Err(_) if heads.is_empty() => {
+                Self::Absent { neighbours: Vec::new(), index: 0, siblings: Vec::new() }
+            }
             Err(place) => {
                 let shown = place.saturating_sub(1)..(place + 1).min(heads.len());
                 let indices: Vec<usize> = shown.clone().collect();
-                let neighbour = |head: &EntryHead| Neighbour {
-                    key_hash: head.key_hash,
-                    entry: head.digest(),
-                };
+                let neighbour =
+                    |head: &EntryHead| Neighbour { key_hash: head.key_hash, entry: head.digest() };
                 Self::Absent {
                     neighbours: heads[shown.clone()].iter().map(neighbour).collect(),
                     index: as_index(shown.start),
@@ -80,11 +76,7 @@ impl Evidence {
         total: usize,
     ) -> Result<(Verdict, Hash), InvalidProof> {
         match self {
-            Self::Included {
-                head,
-                index,
-                siblings,
-            } => {
+            Self::Included { head, index, siblings } => {
                 if head.key_hash != *key_hash {
                     return Err(InvalidProof::Key);
                 }
@@ -93,11 +85,7 @@ impl Evidence {
                     .ok_or(InvalidProof::Shape)?;
                 Ok((Verdict::Included(*head), root))
             }
-            Self::Absent {
-                neighbours,
-                index,
-                siblings,
-            } => {
+            Self::Absent { neighbours, index, siblings } => {
                 let first = *index as usize;
                 let encloses = match neighbours.as_slice() {
                     [] => total == 0 && first == 0,
@@ -106,11 +94,7 @@ impl Evidence {
                     [before, after] => before.key_hash < *key_hash && *key_hash < after.key_hash,
                     _ => false,
                 };
-                if !encloses
-                    || neighbours
-                        .iter()
-                        .any(|neighbour| !position.covers(&neighbour.key_hash))
-                {
+                if !encloses || neighbours.iter().any(|neighbour| !position.covers(&neighbour.key_hash)) {
                     return Err(InvalidProof::Neighbours);
                 }
                 if neighbours.is_empty() {

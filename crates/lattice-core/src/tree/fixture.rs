@@ -78,10 +78,7 @@ impl Tree {
 pub(crate) fn entry(number: u64, millis: u64) -> Entry {
     Entry {
         key: Key::try_from(format!("key-{number}").as_str()).unwrap(),
-        version: Version {
-            hlc: Hlc::at(WallTime(millis)),
-            writer: NodeId([7; 32]),
-        },
+        version: Version { hlc: Hlc::at(WallTime(millis)), writer: NodeId([7; 32]) },
         expires: (number % 7 == 6).then_some(WallTime(5_000 + number)),
         content: if number % 10 == 9 {
             Content::Tombstone
@@ -122,24 +119,14 @@ pub(crate) fn arb_key_hash() -> impl Strategy<Value = KeyHash> {
 
 pub(crate) fn arb_head() -> impl Strategy<Value = EntryHead> {
     let content = prop_oneof![Just(None), (0_u8..3).prop_map(Some)];
-    (
-        arb_key_hash(),
-        0_u64..4,
-        0_u8..2,
-        prop::option::of(0_u64..3),
-        content,
-    )
-        .prop_map(|(key_hash, hlc, writer, expires, content)| EntryHead {
+    (arb_key_hash(), 0_u64..4, 0_u8..2, prop::option::of(0_u64..3), content).prop_map(
+        |(key_hash, hlc, writer, expires, content)| EntryHead {
             key_hash,
-            version: Version {
-                hlc: Hlc(hlc),
-                writer: NodeId([writer; 32]),
-            },
+            version: Version { hlc: Hlc(hlc), writer: NodeId([writer; 32]) },
             expires: expires.map(WallTime),
-            content: content.map_or(HeadContent::Tombstone, |value| {
-                HeadContent::Value(Digest([value; 32]))
-            }),
-        })
+            content: content.map_or(HeadContent::Tombstone, |value| HeadContent::Value(Digest([value; 32]))),
+        },
+    )
 }
 
 pub(crate) fn arb_heads(max: usize) -> impl Strategy<Value = Vec<EntryHead>> {
@@ -150,17 +137,11 @@ pub(crate) fn arb_heads(max: usize) -> impl Strategy<Value = Vec<EntryHead>> {
 pub(crate) fn reference_root(heads: &[EntryHead]) -> Option<Summary> {
     let mut newest: BTreeMap<KeyHash, EntryHead> = BTreeMap::new();
     for head in heads {
-        if newest
-            .get(&head.key_hash)
-            .is_none_or(|present| head.dominates(present))
-        {
+        if newest.get(&head.key_hash).is_none_or(|present| head.dominates(present)) {
             newest.insert(head.key_hash, *head);
         }
     }
-    root_of(&reference_node(
-        &newest.into_values().collect::<Vec<_>>(),
-        &Position::ROOT,
-    ))
+    root_of(&reference_node(&newest.into_values().collect::<Vec<_>>(), &Position::ROOT))
 }
 
 fn reference_node(heads: &[EntryHead], position: &Position) -> Summary {
@@ -171,18 +152,11 @@ fn reference_node(heads: &[EntryHead], position: &Position) -> Summary {
     } else {
         let children = std::array::from_fn(|index| {
             let child = position.child(index as u8).unwrap();
-            let below: Vec<EntryHead> = heads
-                .iter()
-                .filter(|head| child.covers(&head.key_hash))
-                .copied()
-                .collect();
+            let below: Vec<EntryHead> =
+                heads.iter().filter(|head| child.covers(&head.key_hash)).copied().collect();
             reference_node(&below, &child)
         });
         inner_digest(entries, tombstones, &leaves_root(&child_leaves(&children)))
     };
-    Summary {
-        digest,
-        entries,
-        tombstones,
-    }
+    Summary { digest, entries, tombstones }
 }

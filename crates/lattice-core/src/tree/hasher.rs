@@ -50,10 +50,7 @@ pub(super) fn entry_leaf(key_hash: &KeyHash, entry: &Digest) -> Hash {
 
 /// The leaves of a bucket.
 pub(super) fn entry_leaves(heads: &[EntryHead]) -> Vec<Hash> {
-    heads
-        .iter()
-        .map(|head| entry_leaf(&head.key_hash, &head.digest()))
-        .collect()
+    heads.iter().map(|head| entry_leaf(&head.key_hash, &head.digest())).collect()
 }
 
 /// The leaf of a child in its parent.
@@ -74,39 +71,22 @@ pub(super) fn child_leaves(children: &[Summary; FANOUT]) -> [Hash; FANOUT] {
 
 /// The digest of a bucket over the root of its leaves; of one without entries, over 32 zero bytes.
 pub(super) fn bucket_digest(entries: u64, tombstones: u64, leaves_root: &Hash) -> Digest {
-    Digest::of(&[
-        &[BUCKET],
-        &entries.to_be_bytes(),
-        &tombstones.to_be_bytes(),
-        leaves_root,
-    ])
+    Digest::of(&[&[BUCKET], &entries.to_be_bytes(), &tombstones.to_be_bytes(), leaves_root])
 }
 
 /// The digest of an inner node over the root of its sixteen leaves.
 pub(super) fn inner_digest(entries: u64, tombstones: u64, leaves_root: &Hash) -> Digest {
-    Digest::of(&[
-        &[INNER],
-        &entries.to_be_bytes(),
-        &tombstones.to_be_bytes(),
-        leaves_root,
-    ])
+    Digest::of(&[&[INNER], &entries.to_be_bytes(), &tombstones.to_be_bytes(), leaves_root])
 }
 
 /// The digest of a root over that of the topmost node.
 pub(super) fn root_digest(top: &Summary) -> Digest {
-    Digest::of(&[
-        &[ROOT],
-        &top.entries.to_be_bytes(),
-        &top.tombstones.to_be_bytes(),
-        top.digest.as_bytes(),
-    ])
+    Digest::of(&[&[ROOT], &top.entries.to_be_bytes(), &top.tombstones.to_be_bytes(), top.digest.as_bytes()])
 }
 
 /// The root of a small tree; 32 zero bytes without leaves.
 pub(super) fn leaves_root(leaves: &[Hash]) -> Hash {
-    MerkleTree::<Hasher>::from_leaves(leaves)
-        .root()
-        .unwrap_or_default()
+    MerkleTree::<Hasher>::from_leaves(leaves).root().unwrap_or_default()
 }
 
 /// The hashes that, with the leaves at `indices` (ascending), rebuild the root of a small tree.
@@ -130,9 +110,7 @@ pub(super) fn root_from_proof(
         return None;
     }
     let hashes = proof.iter().map(|hash| hash.0).collect();
-    MerkleProof::<Hasher>::new(hashes)
-        .root(indices, leaves, total)
-        .ok()
+    MerkleProof::<Hasher>::new(hashes).root(indices, leaves, total).ok()
 }
 
 /// How many hashes prove the leaves at `indices` (ascending, below `total`).
@@ -142,10 +120,7 @@ fn proof_len(indices: &[usize], total: usize) -> usize {
     let mut hashes = 0;
     while layer > 1 {
         // A sibling past the end of the layer does not exist: its neighbour is promoted.
-        hashes += known
-            .iter()
-            .filter(|&&i| (i ^ 1) < layer && !known.contains(&(i ^ 1)))
-            .count();
+        hashes += known.iter().filter(|&&i| (i ^ 1) < layer && !known.contains(&(i ^ 1))).count();
         known.iter_mut().for_each(|index| *index /= 2);
         known.dedup();
         layer = layer.div_ceil(2);
@@ -195,12 +170,7 @@ mod tests {
         bucket.digest = inner_digest(1, 2, &concat);
         assert_eq!(
             bucket.digest,
-            Digest::of(&[
-                &[0x04],
-                &[0, 0, 0, 0, 0, 0, 0, 1],
-                &[0, 0, 0, 0, 0, 0, 0, 2],
-                &concat
-            ])
+            Digest::of(&[&[0x04], &[0, 0, 0, 0, 0, 0, 0, 1], &[0, 0, 0, 0, 0, 0, 0, 2], &concat])
         );
     }
 

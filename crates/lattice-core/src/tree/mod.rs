@@ -35,8 +35,5 @@ pub const BUCKET_ENTRIES_MAX: usize = 32;
 
 /// The root over the topmost node; `None` when it holds nothing, since an empty tree has no root.
 pub fn root_of(top: &Summary) -> Option<Summary> {
-    (top.total() > 0).then(|| Summary {
-        digest: hasher::root_digest(top),
-        ..*top
-    })
+    (top.total() > 0).then(|| Summary { digest: hasher::root_digest(top), ..*top })
 }

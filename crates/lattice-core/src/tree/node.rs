@@ -75,10 +75,7 @@ impl Node {
         if heads.len() > BUCKET_ENTRIES_MAX {
             return Err(InvalidNode::TooMany { count: heads.len() });
         }
-        if let Some(index) = heads
-            .windows(2)
-            .position(|pair| pair[0].key_hash >= pair[1].key_hash)
-        {
+        if let Some(index) = heads.windows(2).position(|pair| pair[0].key_hash >= pair[1].key_hash) {
             return Err(InvalidNode::NotAscending { index: index + 1 });
         }
         if let Some(index) = heads.iter().position(|head| !position.covers(&head.key_hash)) {
@@ -94,12 +91,9 @@ impl Node {
     /// is not the empty bucket.
     pub fn inner(children: Vec<Summary>) -> Result<Self, InvalidNode> {
         let count = children.len();
-        let children: Box<[Summary; FANOUT]> = children
-            .try_into()
-            .map_err(|_| InvalidNode::ChildCount { count })?;
-        if let Some(index) = children
-            .iter()
-            .position(|child| child.total() == 0 && *child != Summary::EMPTY)
+        let children: Box<[Summary; FANOUT]> =
+            children.try_into().map_err(|_| InvalidNode::ChildCount { count })?;
+        if let Some(index) = children.iter().position(|child| child.total() == 0 && *child != Summary::EMPTY)
         {
             return Err(InvalidNode::EmptyChild { index });
         }
@@ -122,11 +116,7 @@ impl Node {
             Self::Bucket(heads) if heads.is_empty() => return Summary::EMPTY,
             Self::Bucket(heads) => bucket_digest(entries, tombstones, &leaves_root(&entry_leaves(heads))),
         };
-        Summary {
-            digest,
-            entries,
-            tombstones,
-        }
+        Summary { digest, entries, tombstones }
     }
 
     /// The entries with a value, and the deletions, below this node. Hashes nothing.
@@ -134,11 +124,7 @@ impl Node {
         match self {
             Self::Inner(children) => counts(children),
             Self::Bucket(heads) => heads.iter().fold((0, 0), |(entries, tombstones), head| {
-                if head.is_tombstone() {
-                    (entries, tombstones + 1)
-                } else {
-                    (entries + 1, tombstones)
-                }
+                if head.is_tombstone() { (entries, tombstones + 1) } else { (entries + 1, tombstones) }
             }),
         }
     }
@@ -147,10 +133,7 @@ impl Node {
 /// The sums of the children's counts, which [`Node::inner`] has found to fit.
 pub(super) fn counts(children: &[Summary; FANOUT]) -> (u64, u64) {
     children.iter().fold((0, 0), |(entries, tombstones), child| {
-        (
-            child.entries.saturating_add(entries),
-            child.tombstones.saturating_add(tombstones),
-        )
+        (child.entries.saturating_add(entries), child.tombstones.saturating_add(tombstones))
     })
 }
 
@@ -166,11 +149,7 @@ mod tests {
     }
 
     fn child(entries: u64, tombstones: u64) -> Summary {
-        Summary {
-            entries,
-            tombstones,
-            ..Summary::EMPTY
-        }
+        Summary { entries, tombstones, ..Summary::EMPTY }
     }
 
     #[test]
@@ -182,42 +161,24 @@ mod tests {
             node.summary().digest.to_string(),
             "a784d8149e45dea9f67260a69bb430362aa488e2092016d65ca8c6c1c191f474"
         );
-        assert_eq!(
-            Node::bucket(&Position::ROOT, bucket(33)),
-            Err(InvalidNode::TooMany { count: 33 })
-        );
+        assert_eq!(Node::bucket(&Position::ROOT, bucket(33)), Err(InvalidNode::TooMany { count: 33 }));
 
         let mut swapped = heads.clone();
         swapped.swap(4, 5);
-        assert_eq!(
-            Node::bucket(&Position::ROOT, swapped),
-            Err(InvalidNode::NotAscending { index: 5 })
-        );
+        assert_eq!(Node::bucket(&Position::ROOT, swapped), Err(InvalidNode::NotAscending { index: 5 }));
         let mut twice = bucket(3);
         twice[1] = twice[0];
-        assert_eq!(
-            Node::bucket(&Position::ROOT, twice),
-            Err(InvalidNode::NotAscending { index: 1 })
-        );
+        assert_eq!(Node::bucket(&Position::ROOT, twice), Err(InvalidNode::NotAscending { index: 1 }));
 
         let place = Position::towards(&heads[0].key_hash, 1);
-        let first_outside = heads
-            .iter()
-            .position(|head| !place.covers(&head.key_hash))
-            .unwrap();
-        assert_eq!(
-            Node::bucket(&place, heads),
-            Err(InvalidNode::Misplaced { index: first_outside })
-        );
+        let first_outside = heads.iter().position(|head| !place.covers(&head.key_hash)).unwrap();
+        assert_eq!(Node::bucket(&place, heads), Err(InvalidNode::Misplaced { index: first_outside }));
     }
 
     #[test]
     fn the_empty_bucket_has_the_empty_summary() {
         assert_eq!(Node::empty_bucket().summary(), Summary::EMPTY);
-        assert_eq!(
-            Node::bucket(&Position::ROOT, Vec::new()),
-            Ok(Node::empty_bucket())
-        );
+        assert_eq!(Node::bucket(&Position::ROOT, Vec::new()), Ok(Node::empty_bucket()));
     }
 
     #[test]
@@ -225,17 +186,11 @@ mod tests {
         let mut children = vec![Summary::EMPTY; FANOUT];
         children[3] = child(20, 0);
         children[9] = child(0, 12);
-        assert_eq!(
-            Node::inner(children.clone()),
-            Err(InvalidNode::TooFew { total: 32 })
-        );
+        assert_eq!(Node::inner(children.clone()), Err(InvalidNode::TooFew { total: 32 }));
         children[9] = child(0, 13);
         assert_eq!(Node::inner(children.clone()).unwrap().counts(), (20, 13));
 
-        assert_eq!(
-            Node::inner(children[..15].to_vec()),
-            Err(InvalidNode::ChildCount { count: 15 })
-        );
+        assert_eq!(Node::inner(children[..15].to_vec()), Err(InvalidNode::ChildCount { count: 15 }));
         let mut overflow = children.clone();
         overflow[0] = child(u64::MAX, 1);
         assert_eq!(Node::inner(overflow), Err(InvalidNode::Overflow));

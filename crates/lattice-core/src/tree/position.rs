@@ -15,10 +15,7 @@ pub struct Position {
 
 impl Position {
     /// The root's place.
-    pub const ROOT: Self = Self {
-        prefix: [0; 32],
-        depth: 0,
-    };
+    pub const ROOT: Self = Self { prefix: [0; 32], depth: 0 };
     /// The deepest place: a whole key hash.
     pub const DEPTH_MAX: usize = 64;
 
@@ -31,10 +28,7 @@ impl Position {
             prefix[whole] &= if depth.is_multiple_of(2) { 0 } else { 0xf0 };
             prefix[(whole + 1).min(32)..].fill(0);
         }
-        Self {
-            prefix,
-            depth: u8::try_from(depth).unwrap_or(u8::MAX),
-        }
+        Self { prefix, depth: u8::try_from(depth).unwrap_or(u8::MAX) }
     }
 
     /// Parses `depth` and `ceil(depth / 2)` bytes of prefix, whose spare bits must be zero: one place has one
@@ -50,11 +44,7 @@ impl Position {
         let mut hash = [0; 32];
         hash[..prefix.len()].copy_from_slice(prefix);
         let parsed = Self::towards(&KeyHash(Digest(hash)), depth);
-        if parsed.prefix == hash {
-            Ok(parsed)
-        } else {
-            Err(InvalidPosition)
-        }
+        if parsed.prefix == hash { Ok(parsed) } else { Err(InvalidPosition) }
     }
 
     /// The nibbles down to here.
@@ -94,22 +84,13 @@ impl Position {
             return None;
         }
         let mut prefix = self.prefix;
-        prefix[self.depth() / 2] |= if self.depth.is_multiple_of(2) {
-            index << 4
-        } else {
-            index
-        };
-        Some(Self {
-            prefix,
-            depth: self.depth + 1,
-        })
+        prefix[self.depth() / 2] |= if self.depth.is_multiple_of(2) { index << 4 } else { index };
+        Some(Self { prefix, depth: self.depth + 1 })
     }
 
     /// The place above; the root has none.
     pub fn parent(&self) -> Option<Self> {
-        self.depth()
-            .checked_sub(1)
-            .map(|depth| Self::towards(&self.first(), depth))
+        self.depth().checked_sub(1).map(|depth| Self::towards(&self.first(), depth))
     }
 
     /// Whether `hash` belongs below this place.

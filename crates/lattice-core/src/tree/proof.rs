@@ -90,12 +90,7 @@ impl Proof {
         let position = Position::towards(key_hash, inner.len());
         let chain = Chain::build(&inner, &position).map_err(|_| InvalidPath)?;
         let (entries, tombstones) = bucket.borrow().counts();
-        Ok(Self {
-            chain,
-            entries,
-            tombstones,
-            evidence: Evidence::build(heads, key_hash),
-        })
+        Ok(Self { chain, entries, tombstones, evidence: Evidence::build(heads, key_hash) })
     }
 
     /// Checks the proof against a root and says what it proves.
@@ -111,48 +106,29 @@ impl Proof {
             return Err(InvalidProof::TooDeep { levels });
         }
         let position = Position::towards(key_hash, levels);
-        let total = self
-            .entries
-            .checked_add(self.tombstones)
-            .ok_or(InvalidProof::Counts)?;
+        let total = self.entries.checked_add(self.tombstones).ok_or(InvalidProof::Counts)?;
         let total = usize::try_from(total).map_err(|_| InvalidProof::Counts)?;
         if total > BUCKET_ENTRIES_MAX {
             return Err(InvalidProof::Counts);
         }
         let (verdict, leaves_root) = self.evidence.verify(key_hash, &position, total)?;
         if let Verdict::Included(head) = &verdict {
-            let of_its_kind = if head.is_tombstone() {
-                self.tombstones
-            } else {
-                self.entries
-            };
+            let of_its_kind = if head.is_tombstone() { self.tombstones } else { self.entries };
             if of_its_kind == 0 {
                 return Err(InvalidProof::Counts);
             }
         }
         let digest = bucket_digest(self.entries, self.tombstones, &leaves_root);
-        let bucket = Summary {
-            digest,
-            entries: self.entries,
-            tombstones: self.tombstones,
-        };
+        let bucket = Summary { digest, entries: self.entries, tombstones: self.tombstones };
         self.chain.verify(&position, &bucket, root)?;
         Ok(verdict)
     }
 
     /// Of a tree without a root, nothing is shown, and every key is absent.
     fn verify_empty_tree(&self) -> Result<Verdict, InvalidProof> {
-        let nothing = Evidence::Absent {
-            neighbours: Vec::new(),
-            index: 0,
-            siblings: Vec::new(),
-        };
+        let nothing = Evidence::Absent { neighbours: Vec::new(), index: 0, siblings: Vec::new() };
         let empty = self.chain.levels.is_empty() && self.entries == 0 && self.tombstones == 0;
-        if empty && self.evidence == nothing {
-            Ok(Verdict::Absent)
-        } else {
-            Err(InvalidProof::EmptyTree)
-        }
+        if empty && self.evidence == nothing { Ok(Verdict::Absent) } else { Err(InvalidProof::EmptyTree) }
     }
 }
 
@@ -263,9 +239,7 @@ mod tests {
     fn size(proof: &Proof) -> usize {
         let bucket = match &proof.evidence {
             Evidence::Included { siblings, .. } => 122 + 32 * siblings.len(),
-            Evidence::Absent {
-                neighbours, siblings, ..
-            } => 64 * neighbours.len() + 32 * siblings.len(),
+            Evidence::Absent { neighbours, siblings, .. } => 64 * neighbours.len() + 32 * siblings.len(),
         };
         proof.chain.levels.len() * (16 + 4 * 32) + 20 + bucket
     }
@@ -297,10 +271,7 @@ mod tests {
             let proof = Proof::build(&tree.path(&key_hash), &key_hash).unwrap();
             for bit in (0..256).step_by(3) {
                 for mutated in mutations(&proof, bit) {
-                    assert!(
-                        mutated.verify(&key_hash, tree.root.as_ref()).is_err(),
-                        "{mutated:?}"
-                    );
+                    assert!(mutated.verify(&key_hash, tree.root.as_ref()).is_err(), "{mutated:?}");
                 }
             }
         }
@@ -310,9 +281,7 @@ mod tests {
     fn absence_cannot_be_shown_of_a_key_that_is_there() {
         let tree = Tree::of(golden(30));
         let root = tree.root.as_ref();
-        let Node::Bucket(heads) = tree.node(&Position::ROOT) else {
-            panic!("30 entries are a bucket")
-        };
+        let Node::Bucket(heads) = tree.node(&Position::ROOT) else { panic!("30 entries are a bucket") };
         let leaves = entry_leaves(&heads);
         let present = heads[10].key_hash;
         let around = |indices: &[usize]| Proof {
@@ -338,22 +307,10 @@ mod tests {
             "shown as neighbours, they make another root"
         );
         assert_eq!(around(&[9]).verify(&present, root), Err(InvalidProof::Neighbours));
-        assert_eq!(
-            around(&[11]).verify(&present, root),
-            Err(InvalidProof::Neighbours)
-        );
-        assert_eq!(
-            around(&[9, 10]).verify(&present, root),
-            Err(InvalidProof::Neighbours)
-        );
-        assert_eq!(
-            around(&[10]).verify(&present, root),
-            Err(InvalidProof::Neighbours)
-        );
-        assert_eq!(
-            around(&[9, 10, 11]).verify(&present, root),
-            Err(InvalidProof::Neighbours)
-        );
+        assert_eq!(around(&[11]).verify(&present, root), Err(InvalidProof::Neighbours));
+        assert_eq!(around(&[9, 10]).verify(&present, root), Err(InvalidProof::Neighbours));
+        assert_eq!(around(&[10]).verify(&present, root), Err(InvalidProof::Neighbours));
+        assert_eq!(around(&[9, 10, 11]).verify(&present, root), Err(InvalidProof::Neighbours));
     }
 
     #[test]
@@ -362,10 +319,7 @@ mod tests {
         let proof = Proof::build(&[Node::empty_bucket()], &key_hash).unwrap();
         assert_eq!(proof.verify(&key_hash, None), Ok(Verdict::Absent));
         let tree = Tree::of(golden(1));
-        assert_eq!(
-            proof.verify(&key_hash, tree.root.as_ref()),
-            Err(InvalidProof::Chain(InvalidChain::Root))
-        );
+        assert_eq!(proof.verify(&key_hash, tree.root.as_ref()), Err(InvalidProof::Chain(InvalidChain::Root)));
     }
 
     #[test]
@@ -388,11 +342,7 @@ mod tests {
             let key_hash = head(number, 0).key_hash;
             let proof = Proof::build(&tree.path(&key_hash), &key_hash).unwrap();
             assert!(proof.chain.levels.len() <= 3);
-            assert!(
-                size(&proof) + (4 - proof.chain.levels.len()) * level <= 1_024,
-                "{}",
-                size(&proof)
-            );
+            assert!(size(&proof) + (4 - proof.chain.levels.len()) * level <= 1_024, "{}", size(&proof));
         }
     }
 

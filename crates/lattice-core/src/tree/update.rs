@@ -56,21 +56,13 @@ pub fn apply<E>(
     mut load: impl FnMut(&Position) -> Result<Option<Node>, E>,
 ) -> Result<Applied, ApplyError<E>> {
     let changes = newest(changes.into_iter().collect());
-    let top = load(&Position::ROOT)
-        .map_err(ApplyError::Load)?
-        .unwrap_or(Node::empty_bucket());
-    let mut update = Update {
-        load,
-        nodes: BTreeMap::new(),
-    };
+    let top = load(&Position::ROOT).map_err(ApplyError::Load)?.unwrap_or(Node::empty_bucket());
+    let mut update = Update { load, nodes: BTreeMap::new() };
     let top = match update.put(&Position::ROOT, &top, &changes)? {
         Some(changed) => changed,
         None => top.summary(),
     };
-    Ok(Applied {
-        root: root_of(&top),
-        nodes: update.nodes,
-    })
+    Ok(Applied { root: root_of(&top), nodes: update.nodes })
 }
 
 struct Update<L> {
@@ -127,9 +119,8 @@ impl<L> Update<L> {
         if known.total() == 0 {
             return Ok(Node::empty_bucket());
         }
-        let node = (self.load)(place)
-            .map_err(ApplyError::Load)?
-            .ok_or(ApplyError::Missing { position: *place })?;
+        let node =
+            (self.load)(place).map_err(ApplyError::Load)?.ok_or(ApplyError::Missing { position: *place })?;
         if node.counts() != (known.entries, known.tombstones) {
             return Err(ApplyError::Mismatch { position: *place });
         }
@@ -161,10 +152,7 @@ fn by_child<'a>(
     heads: &'a [EntryHead],
 ) -> impl Iterator<Item = (Position, &'a [EntryHead])> {
     let depth = position.depth();
-    debug_assert!(
-        depth < Position::DEPTH_MAX || heads.is_empty(),
-        "a whole key hash has one entry"
-    );
+    debug_assert!(depth < Position::DEPTH_MAX || heads.is_empty(), "a whole key hash has one entry");
     heads
         .chunk_by(move |a, b| a.key_hash.nibble(depth) == b.key_hash.nibble(depth))
         .map(move |heads| (Position::towards(&heads[0].key_hash, depth + 1), heads))
@@ -201,26 +189,11 @@ mod tests {
     #[test]
     fn roots_keep_their_golden_values() {
         for (count, root) in [
-            (
-                1,
-                "1cb86ef978aa45672a38aaaf965deadd8cfab312ed886b435205fb936ea56888",
-            ),
-            (
-                3,
-                "a71ffb4877ea45b3fbf665111c6fe21226fd3f1e001abdf7643d1c6f57565762",
-            ),
-            (
-                32,
-                "31a4673b97eb4813fd6966cc043abda788fa23d813edc2b852e10f3dd15eabbc",
-            ),
-            (
-                33,
-                "681c6456c4c2551baed3e11ccf85ea2fc24756c3e9fce661fca4c2d20761d9cf",
-            ),
-            (
-                1000,
-                "86d369133198131f8d54fdb58e38c80fc962769d5161dbf1cbb82ed348547ca0",
-            ),
+            (1, "1cb86ef978aa45672a38aaaf965deadd8cfab312ed886b435205fb936ea56888"),
+            (3, "a71ffb4877ea45b3fbf665111c6fe21226fd3f1e001abdf7643d1c6f57565762"),
+            (32, "31a4673b97eb4813fd6966cc043abda788fa23d813edc2b852e10f3dd15eabbc"),
+            (33, "681c6456c4c2551baed3e11ccf85ea2fc24756c3e9fce661fca4c2d20761d9cf"),
+            (1000, "86d369133198131f8d54fdb58e38c80fc962769d5161dbf1cbb82ed348547ca0"),
         ] {
             let tree = Tree::of(golden(count));
             let expected = Summary {
@@ -235,13 +208,7 @@ mod tests {
     #[test]
     fn nothing_has_no_root() {
         let applied = apply([], |_| Ok::<_, Infallible>(None)).unwrap();
-        assert_eq!(
-            applied,
-            Applied {
-                root: None,
-                nodes: BTreeMap::new()
-            }
-        );
+        assert_eq!(applied, Applied { root: None, nodes: BTreeMap::new() });
     }
 
     #[test]
@@ -254,9 +221,8 @@ mod tests {
             Ok::<_, Infallible>(tree.nodes.get(position).cloned())
         })
         .unwrap();
-        let way: Vec<Position> = (0..loaded.len())
-            .map(|depth| Position::towards(&change.key_hash, depth))
-            .collect();
+        let way: Vec<Position> =
+            (0..loaded.len()).map(|depth| Position::towards(&change.key_hash, depth)).collect();
         assert_eq!(loaded, way);
         assert_eq!(applied.nodes.keys().copied().collect::<Vec<_>>(), way);
         assert_ne!(applied.root, tree.root);
@@ -280,10 +246,7 @@ mod tests {
             };
             Ok::<_, Infallible>(node)
         };
-        assert_eq!(
-            apply([change], load),
-            Err(ApplyError::Mismatch { position: lost })
-        );
+        assert_eq!(apply([change], load), Err(ApplyError::Mismatch { position: lost }));
         assert_eq!(apply([change], |_| Err("disk")), Err(ApplyError::Load("disk")));
     }
 
@@ -310,19 +273,12 @@ mod tests {
         let load = |position: &Position| {
             let mut children = [Summary::EMPTY; FANOUT];
             let depth = position.depth();
-            let index = if depth < Position::DEPTH_MAX {
-                change.key_hash.nibble(depth)
-            } else {
-                0
-            };
+            let index = if depth < Position::DEPTH_MAX { change.key_hash.nibble(depth) } else { 0 };
             children[usize::from(index)].entries = 40;
             Ok::<_, Infallible>(Some(Node::Inner(Box::new(children))))
         };
         let deepest = Position::towards(&change.key_hash, Position::DEPTH_MAX);
-        assert_eq!(
-            apply([change], load),
-            Err(ApplyError::Mismatch { position: deepest })
-        );
+        assert_eq!(apply([change], load), Err(ApplyError::Mismatch { position: deepest }));
     }
 
     proptest! {

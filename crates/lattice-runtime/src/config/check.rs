@@ -27,19 +27,11 @@ fn node(config: &Config) -> Result<(), Error> {
     let node = &config.node;
     let printable = |text: &str| !text.trim().is_empty() && !text.chars().any(char::is_control);
     if node.name.chars().count() > 128 || !printable(&node.name) {
-        return Err(Error::value(
-            "node.name",
-            &node.name,
-            "must be 1 to 128 printable characters",
-        ));
+        return Err(Error::value("node.name", &node.name, "must be 1 to 128 printable characters"));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if node.cluster.is_empty() || node.cluster.len() > 64 || !node.cluster.chars().all(plain) {
-        return Err(Error::value(
-            "node.cluster",
-            &node.cluster,
-            "must be 1 to 64 of a-z A-Z 0-9 . _ -",
-        ));
+        return Err(Error::value("node.cluster", &node.cluster, "must be 1 to 64 of a-z A-Z 0-9 . _ -"));
     }
     list("node.trusted_keys", node.trusted_keys.len(), 0..=LIST_LEN_MAX)?;
     duration("node.max_clock_drift", node.max_clock_drift)
@@ -90,31 +82,19 @@ fn sensor(config: &Config) -> Result<(), Error> {
             "must be longer than sensor.heartbeat_interval ({}), best six times as long",
             print_duration(sensor.heartbeat_interval),
         );
-        return Err(refused(
-            "sensor.peer_timeout",
-            print_duration(sensor.peer_timeout),
-            expected,
-        ));
+        return Err(refused("sensor.peer_timeout", print_duration(sensor.peer_timeout), expected));
     }
     Ok(())
 }
 
 fn coordinator(config: &Config) -> Result<(), Error> {
     let coordinator = &config.coordinator;
-    list(
-        "coordinator.http_peers",
-        coordinator.http_peers.len(),
-        0..=LIST_LEN_MAX,
-    )?;
+    list("coordinator.http_peers", coordinator.http_peers.len(), 0..=LIST_LEN_MAX)?;
     duration("coordinator.poll_interval", coordinator.poll_interval)?;
     duration("coordinator.request_timeout", coordinator.request_timeout)?;
     duration("coordinator.peerless_timeout", coordinator.peerless_timeout)?;
     duration("coordinator.return_after", coordinator.return_after)?;
-    within(
-        "coordinator.divergence_threshold",
-        coordinator.divergence_threshold,
-        1..=1_000,
-    )?;
+    within("coordinator.divergence_threshold", coordinator.divergence_threshold, 1..=1_000)?;
     duration("coordinator.backoff_max", coordinator.backoff_max)?;
     within("coordinator.pulls_max", coordinator.pulls_max, 1..=64)
 }
@@ -153,10 +133,7 @@ fn distinct_ports(config: &Config) -> Result<(), Error> {
         ("sensor.listen", listen_key(&config.sensor.listen)),
         ("coordinator.listen", listen_key(&config.coordinator.listen)),
         ("gateway.listen", tcp(&config.gateway.listen)),
-        (
-            "telemetry.metrics_listen",
-            config.telemetry.metrics_listen.as_ref().and_then(tcp),
-        ),
+        ("telemetry.metrics_listen", config.telemetry.metrics_listen.as_ref().and_then(tcp)),
     ];
     for (field, address) in ports {
         let Some(address) = address else { continue };
@@ -184,11 +161,7 @@ fn within<T: PartialOrd + Display + Copy>(
     if range.contains(&value) {
         return Ok(());
     }
-    Err(refused(
-        field,
-        value,
-        format!("must be {} to {}", range.start(), range.end()),
-    ))
+    Err(refused(field, value, format!("must be {} to {}", range.start(), range.end())))
 }
 
 fn list(field: &str, len: usize, range: RangeInclusive<usize>) -> Result<(), Error> {
@@ -207,9 +180,5 @@ fn duration(field: &str, value: Duration) -> Result<(), Error> {
 }
 
 fn refused(field: &str, value: impl Display, expected: impl Into<String>) -> Error {
-    Error::Value {
-        field: field.to_owned(),
-        value: value.to_string(),
-        expected: expected.into(),
-    }
+    Error::Value { field: field.to_owned(), value: value.to_string(), expected: expected.into() }
 }

@@ -62,11 +62,7 @@ impl Error {
     /// Refuses a value that only its service could judge: `field` like `sensor.bootstrap[1]`, the text as
     /// configured, and what would be right (`must be a multiaddr like /ip4/10.0.0.1/tcp/9000`).
     pub fn value(field: impl Into<String>, value: impl AsRef<str>, expected: impl Into<String>) -> Self {
-        Self::Value {
-            field: field.into(),
-            value: quote(value.as_ref()),
-            expected: expected.into(),
-        }
+        Self::Value { field: field.into(), value: quote(value.as_ref()), expected: expected.into() }
     }
 }
 

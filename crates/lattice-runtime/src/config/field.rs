@@ -42,11 +42,7 @@ impl Raw {
             Self::Toml(toml::Value::Table(_)) => "a table".into(),
             Self::Toml(other) => other.to_string(),
         };
-        Problem {
-            index: None,
-            value,
-            expected: expected.into(),
-        }
+        Problem { index: None, value, expected: expected.into() }
     }
 
     fn text(&self) -> Option<&str> {
@@ -68,9 +64,7 @@ fn string(value: impl Into<String>) -> Option<toml::Value> {
 
 impl Field for String {
     fn parse(raw: &Raw) -> Result<Self, Problem> {
-        raw.parse_text("must be text that is not empty", |text| {
-            (!text.is_empty()).then(|| text.to_owned())
-        })
+        raw.parse_text("must be text that is not empty", |text| (!text.is_empty()).then(|| text.to_owned()))
     }
     fn to_toml(&self) -> Option<toml::Value> {
         string(self)
@@ -158,9 +152,7 @@ pub(super) fn print_duration(duration: Duration) -> String {
 
 impl Field for SocketAddr {
     fn parse(raw: &Raw) -> Result<Self, Problem> {
-        raw.parse_text("must be an IP address with a port, like 0.0.0.0:8080", |text| {
-            text.parse().ok()
-        })
+        raw.parse_text("must be an IP address with a port, like 0.0.0.0:8080", |text| text.parse().ok())
     }
     fn to_toml(&self) -> Option<toml::Value> {
         string(self.to_string())
@@ -169,11 +161,9 @@ impl Field for SocketAddr {
 
 impl Field for Listen {
     fn parse(raw: &Raw) -> Result<Self, Problem> {
-        let text = raw.parse_text(&super::ListenError::Malformed.to_string(), |text| {
-            Some(text.to_owned())
-        })?;
-        text.parse()
-            .map_err(|error: super::ListenError| raw.problem(error.to_string()))
+        let text =
+            raw.parse_text(&super::ListenError::Malformed.to_string(), |text| Some(text.to_owned()))?;
+        text.parse().map_err(|error: super::ListenError| raw.problem(error.to_string()))
     }
     fn to_toml(&self) -> Option<toml::Value> {
         string(self.to_string())
@@ -220,24 +210,16 @@ impl<T: Field> Field for Vec<T> {
             Raw::Toml(toml::Value::Array(values)) => values.iter().cloned().map(Raw::Toml).collect(),
             Raw::Toml(_) => return Err(raw.problem("must be a list, like [\"...\"]")),
             Raw::Text(text) if text.trim().is_empty() => Vec::new(),
-            Raw::Text(text) => text
-                .split(',')
-                .map(|element| Raw::Text(element.trim().to_owned()))
-                .collect(),
+            Raw::Text(text) => text.split(',').map(|element| Raw::Text(element.trim().to_owned())).collect(),
         };
         let mut list = Self::with_capacity(elements.len());
         for (index, element) in elements.iter().enumerate() {
-            list.push(T::parse(element).map_err(|problem| Problem {
-                index: Some(index),
-                ..problem
-            })?);
+            list.push(T::parse(element).map_err(|problem| Problem { index: Some(index), ..problem })?);
         }
         Ok(list)
     }
     fn to_toml(&self) -> Option<toml::Value> {
-        Some(toml::Value::Array(
-            self.iter().filter_map(Field::to_toml).collect(),
-        ))
+        Some(toml::Value::Array(self.iter().filter_map(Field::to_toml).collect()))
     }
 }
 

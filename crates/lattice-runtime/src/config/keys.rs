@@ -62,10 +62,7 @@ pub(super) fn to_toml(config: &Config) -> String {
 
 /// The keys of `section`; `None` when there is no such section.
 pub(super) fn keys_of(section: &str) -> Option<&'static [&'static str]> {
-    SECTIONS
-        .iter()
-        .find(|(name, _)| *name == section)
-        .map(|(_, keys)| *keys)
+    SECTIONS.iter().find(|(name, _)| *name == section).map(|(_, keys)| *keys)
 }
 
 /// The known section that reads most like `name`.

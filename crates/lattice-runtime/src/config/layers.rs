@@ -39,20 +39,12 @@ impl Sources {
                 Err(error) => return Err(error),
             },
         };
-        Ok(Self {
-            file: text,
-            env: environment(std::env::vars_os())?,
-            sets: sets.to_vec(),
-            host_name: None,
-        })
+        Ok(Self { file: text, env: environment(std::env::vars_os())?, sets: sets.to_vec(), host_name: None })
     }
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    let failed = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| Error::Read { path: path.to_owned(), source };
     let length = std::fs::metadata(path).map_err(failed)?.len();
     if length > FILE_BYTES_MAX {
         let too_long = format!("is {length} bytes long, a configuration has at most {FILE_BYTES_MAX}");
@@ -72,10 +64,7 @@ pub(super) fn environment(
         };
         let value = value.into_string().map_err(|bytes| Error::Unknown {
             origin: name.to_owned(),
-            what: format!(
-                "is {}, must be UTF-8",
-                super::error::quote(&bytes.to_string_lossy())
-            ),
+            what: format!("is {}, must be UTF-8", super::error::quote(&bytes.to_string_lossy())),
         })?;
         kept.push((name.to_owned(), value));
     }
@@ -116,16 +105,8 @@ pub(super) fn load(sources: Sources) -> Result<Config, Error> {
 fn apply_file(config: &mut Config, origin: &str, text: &str) -> Result<(), Error> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let offset = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = text.as_bytes()[..offset]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
-        Error::Syntax {
-            origin: origin.to_owned(),
-            line,
-            message: error.message().replace('\n', ", "),
-        }
+        let line = text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::Syntax { origin: origin.to_owned(), line, message: error.message().replace('\n', ", ") }
     })?;
     for (section, value) in table {
         let toml::Value::Table(entries) = value else {
@@ -157,21 +138,13 @@ fn apply_environment(config: &mut Config, env: Vec<(String, String)>) -> Result<
         apply(config, &name, &section, &key, &Raw::Text(value))?;
     }
     if let (None, Some(endpoint)) = (&config.telemetry.otlp_endpoint, endpoint) {
-        apply(
-            config,
-            OTLP_ENDPOINT,
-            "telemetry",
-            "otlp_endpoint",
-            &Raw::Text(endpoint),
-        )?;
+        apply(config, OTLP_ENDPOINT, "telemetry", "otlp_endpoint", &Raw::Text(endpoint))?;
     }
     Ok(())
 }
 
 fn apply_flag(config: &mut Config, flag: &str) -> Result<(), Error> {
-    let parts = flag
-        .split_once('=')
-        .and_then(|(name, value)| Some((name.split_once('.')?, value)));
+    let parts = flag.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
     let Some(((section, key), value)) = parts else {
         return Err(Error::Unknown {
             origin: format!("--set {flag}"),
@@ -179,13 +152,7 @@ fn apply_flag(config: &mut Config, flag: &str) -> Result<(), Error> {
         });
     };
     let origin = format!("--set {section}.{key}");
-    apply(
-        config,
-        &origin,
-        section.trim(),
-        key.trim(),
-        &Raw::Text(value.to_owned()),
-    )
+    apply(config, &origin, section.trim(), key.trim(), &Raw::Text(value.to_owned()))
 }
 
 fn apply(config: &mut Config, origin: &str, section: &str, key: &str, raw: &Raw) -> Result<(), Error> {
@@ -193,10 +160,7 @@ fn apply(config: &mut Config, origin: &str, section: &str, key: &str, raw: &Raw)
     match keys::set(config, section, key, raw) {
         Some(Ok(())) => Ok(()),
         Some(Err(problem)) => {
-            let index = problem
-                .index
-                .map(|index| format!("[{index}]"))
-                .unwrap_or_default();
+            let index = problem.index.map(|index| format!("[{index}]")).unwrap_or_default();
             Err(Error::Parse {
                 origin: origin.to_owned(),
                 field: format!("{section}.{key}{index}"),
@@ -206,10 +170,7 @@ fn apply(config: &mut Config, origin: &str, section: &str, key: &str, raw: &Raw)
         }
         None => Err(Error::Unknown {
             origin: origin.to_owned(),
-            what: format!(
-                "unknown key {section}.{key}, did you mean {}?",
-                keys::nearest_key(section, key)
-            ),
+            what: format!("unknown key {section}.{key}, did you mean {}?", keys::nearest_key(section, key)),
         }),
     }
 }
@@ -228,15 +189,9 @@ fn check_section(origin: &str, section: &str) -> Result<(), Error> {
 fn not_a_section(origin: &str, name: &str) -> Error {
     let what = match keys::keys_of(name) {
         Some(_) => format!("{name} must be a section: [{name}]"),
-        None => format!(
-            "{name} stands in no section, did you mean {}?",
-            keys::nearest_anywhere(name)
-        ),
+        None => format!("{name} stands in no section, did you mean {}?", keys::nearest_anywhere(name)),
     };
-    Error::Unknown {
-        origin: origin.to_owned(),
-        what,
-    }
+    Error::Unknown { origin: origin.to_owned(), what }
 }
 
 /// The name of this host, for people; `localhost` where it has none.

@@ -226,11 +226,7 @@ impl Default for Coordinator {
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self {
-            listen: loopback(8080),
-            token_file: None,
-            insecure: false,
-        }
+        Self { listen: loopback(8080), token_file: None, insecure: false }
     }
 }
 

@@ -7,10 +7,7 @@ use super::*;
 fn sources(file: Option<&str>, env: &[(&str, &str)], sets: &[&str]) -> Sources {
     Sources {
         file: file.map(|text| ("lattice.toml".into(), text.into())),
-        env: env
-            .iter()
-            .map(|(name, value)| ((*name).into(), (*value).into()))
-            .collect(),
+        env: env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         sets: sets.iter().map(|flag| (*flag).into()).collect(),
         host_name: Some("host-1".into()),
     }
@@ -75,13 +72,7 @@ insecure = false
 log_format = "text"
 "#;
     assert_eq!(config.to_toml(), expected);
-    let named = Config {
-        node: Node {
-            name: "host-1".into(),
-            ..Node::default()
-        },
-        ..Config::default()
-    };
+    let named = Config { node: Node { name: "host-1".into(), ..Node::default() }, ..Config::default() };
     assert_eq!(config, named);
 }
 
@@ -125,10 +116,7 @@ fn printed_configuration_loads_back_to_the_same() {
     assert_eq!(config.node.trusted_keys, [[0xab; 32], [0xcd; 32]]);
     assert_eq!(config.node.key_file, PathBuf::from("/var/lib/lattice/node.key"));
     assert_eq!(config.node.max_clock_drift, Duration::from_millis(1500));
-    assert_eq!(
-        config.store.listen,
-        Listen::Unix("/run/lattice/store.sock".into())
-    );
+    assert_eq!(config.store.listen, Listen::Unix("/run/lattice/store.sock".into()));
     assert_eq!(config.coordinator.mode, Mode::P2p);
     assert_eq!(config.store.engine, Engine::Memory);
     assert_eq!(load_file(&config.to_toml()).unwrap(), config);
@@ -141,29 +129,18 @@ fn later_layers_override_earlier_ones() {
     let env = [
         ("LATTICE_STORE__RETAIN_EPOCHS", "50"),
         ("LATTICE_STORE__CACHE_MB", "20"),
-        (
-            "LATTICE_SENSOR__BOOTSTRAP",
-            "/ip4/10.0.0.1/tcp/9000, /ip4/10.0.0.2/tcp/9000",
-        ),
+        ("LATTICE_SENSOR__BOOTSTRAP", "/ip4/10.0.0.1/tcp/9000, /ip4/10.0.0.2/tcp/9000"),
         ("LATTICE_SENSOR__ENABLED", "false"),
         ("LATTICE_COORDINATOR__POLL_INTERVAL", "500ms"),
     ];
-    let sets = [
-        "store.cache_mb=30",
-        "store.cache_mb=31",
-        "node.cluster=blue",
-        "coordinator.http_peers=",
-    ];
+    let sets = ["store.cache_mb=30", "store.cache_mb=31", "node.cluster=blue", "coordinator.http_peers="];
     let config = Config::load(sources(Some(file), &env, &sets)).unwrap();
     assert_eq!(config.node.name, "file");
     assert_eq!(config.node.cluster, "blue");
     assert_eq!(config.store.epoch_ms, 600);
     assert_eq!(config.store.retain_epochs, 50);
     assert_eq!(config.store.cache_mb, 31);
-    assert_eq!(
-        config.sensor.bootstrap,
-        ["/ip4/10.0.0.1/tcp/9000", "/ip4/10.0.0.2/tcp/9000"]
-    );
+    assert_eq!(config.sensor.bootstrap, ["/ip4/10.0.0.1/tcp/9000", "/ip4/10.0.0.2/tcp/9000"]);
     assert!(!config.sensor.enabled);
     assert_eq!(config.coordinator.poll_interval, Duration::from_millis(500));
     assert!(config.coordinator.http_peers.is_empty());
@@ -199,16 +176,9 @@ fn layers_environment(env: &[(&str, &str)]) -> Vec<(String, String)> {
 fn a_variable_that_is_not_text_is_refused_only_when_it_is_ours() {
     use std::os::unix::ffi::OsStringExt;
     let bytes = || std::ffi::OsString::from_vec(b"a\xff".to_vec());
-    assert!(
-        layers::environment([("PATH".into(), bytes())].into_iter())
-            .unwrap()
-            .is_empty()
-    );
+    assert!(layers::environment([("PATH".into(), bytes())].into_iter()).unwrap().is_empty());
     let error = layers::environment([("LATTICE_NODE__NAME".into(), bytes())].into_iter()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "LATTICE_NODE__NAME: is \"a\u{fffd}\", must be UTF-8"
-    );
+    assert_eq!(error.to_string(), "LATTICE_NODE__NAME: is \"a\u{fffd}\", must be UTF-8");
 }
 
 #[test]
@@ -228,12 +198,7 @@ fn the_earlier_systems_variable_is_a_synonym_that_is_beaten() {
 #[test]
 fn the_standard_endpoint_variable_fills_in_where_none_is_set() {
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://standard:4317")];
-    let endpoint = |file| {
-        Config::load(sources(file, &env, &[]))
-            .unwrap()
-            .telemetry
-            .otlp_endpoint
-    };
+    let endpoint = |file| Config::load(sources(file, &env, &[])).unwrap().telemetry.otlp_endpoint;
     assert_eq!(endpoint(None).as_deref(), Some("http://standard:4317"));
     let file = "[telemetry]\notlp_endpoint = \"http://file:4317\"\n";
     assert_eq!(endpoint(Some(file)).as_deref(), Some("http://file:4317"));
@@ -249,18 +214,8 @@ fn what_is_unknown_is_refused_with_its_place_and_the_nearest_name() {
         &'static str,
     );
     let cases: &[Case] = &[
-        (
-            Some("[stor]"),
-            &[],
-            &[],
-            "lattice.toml: unknown section stor, did you mean store?",
-        ),
-        (
-            Some("[stor]\nx = 1"),
-            &[],
-            &[],
-            "lattice.toml: unknown section stor, did you mean store?",
-        ),
+        (Some("[stor]"), &[], &[], "lattice.toml: unknown section stor, did you mean store?"),
+        (Some("[stor]\nx = 1"), &[], &[], "lattice.toml: unknown section stor, did you mean store?"),
         (
             Some("[store]\nepoc_ms = 1"),
             &[],
@@ -279,12 +234,7 @@ fn what_is_unknown_is_refused_with_its_place_and_the_nearest_name() {
             &[],
             "lattice.toml: epoch_ms stands in no section, did you mean store.epoch_ms?",
         ),
-        (
-            Some("store = 1"),
-            &[],
-            &[],
-            "lattice.toml: store must be a section: [store]",
-        ),
+        (Some("store = 1"), &[], &[], "lattice.toml: store must be a section: [store]"),
         (
             Some("[store]\nserve_bytes_per_s = 1"),
             &[],
@@ -309,24 +259,9 @@ fn what_is_unknown_is_refused_with_its_place_and_the_nearest_name() {
             &["coordinator.http_peer=http://a"],
             "--set coordinator.http_peer: unknown key coordinator.http_peer, did you mean coordinator.http_peers?",
         ),
-        (
-            None,
-            &[],
-            &["nod.name=a"],
-            "--set nod.name: unknown section nod, did you mean node?",
-        ),
-        (
-            None,
-            &[],
-            &["name"],
-            "--set name: must be section.key=value, like store.epoch_ms=500",
-        ),
-        (
-            None,
-            &[],
-            &["name=a.b"],
-            "--set name=a.b: must be section.key=value, like store.epoch_ms=500",
-        ),
+        (None, &[], &["nod.name=a"], "--set nod.name: unknown section nod, did you mean node?"),
+        (None, &[], &["name"], "--set name: must be section.key=value, like store.epoch_ms=500"),
+        (None, &[], &["name=a.b"], "--set name=a.b: must be section.key=value, like store.epoch_ms=500"),
     ];
     for (file, env, sets, expected) in cases {
         assert_eq!(refusal(Config::load(sources(*file, env, sets))), *expected);
@@ -356,26 +291,11 @@ fn a_value_of_the_wrong_form_is_refused_with_what_would_be_right() {
             "lattice.toml: node.max_clock_drift is \"1m30s\": must be a duration with one unit, like \"500ms\", \
              \"5s\", \"2m\" or \"1h\"",
         ),
-        (
-            "[node]\nname = \"\"",
-            "lattice.toml: node.name is \"\": must be text that is not empty",
-        ),
-        (
-            "[node]\ndata_dir = 1",
-            "lattice.toml: node.data_dir is 1: must be a path",
-        ),
-        (
-            "[store]\nepoch_ms = \"1s\"",
-            "lattice.toml: store.epoch_ms is \"1s\": must be a whole number",
-        ),
-        (
-            "[store]\nepoch_ms = -5",
-            "lattice.toml: store.epoch_ms is -5: must be a whole number",
-        ),
-        (
-            "[store]\nengine = \"redb\"",
-            "lattice.toml: store.engine is \"redb\": must be sled or memory",
-        ),
+        ("[node]\nname = \"\"", "lattice.toml: node.name is \"\": must be text that is not empty"),
+        ("[node]\ndata_dir = 1", "lattice.toml: node.data_dir is 1: must be a path"),
+        ("[store]\nepoch_ms = \"1s\"", "lattice.toml: store.epoch_ms is \"1s\": must be a whole number"),
+        ("[store]\nepoch_ms = -5", "lattice.toml: store.epoch_ms is -5: must be a whole number"),
+        ("[store]\nengine = \"redb\"", "lattice.toml: store.engine is \"redb\": must be sled or memory"),
         (
             "[store]\nlisten = \"0.0.0.0:7601\"",
             "lattice.toml: store.listen is \"0.0.0.0:7601\": must be loopback or unix:/path, since this port \
@@ -390,10 +310,7 @@ fn a_value_of_the_wrong_form_is_refused_with_what_would_be_right() {
             "[store]\nlisten = \"unix:\"",
             "lattice.toml: store.listen is \"unix:\": must be a socket path of 1 to 100 bytes after unix:",
         ),
-        (
-            "[sensor]\nenabled = \"yes\"",
-            "lattice.toml: sensor.enabled is \"yes\": must be true or false",
-        ),
+        ("[sensor]\nenabled = \"yes\"", "lattice.toml: sensor.enabled is \"yes\": must be true or false"),
         (
             "[sensor]\nbootstrap = [1]",
             "lattice.toml: sensor.bootstrap[0] is 1: must be text that is not empty",
@@ -410,10 +327,7 @@ fn a_value_of_the_wrong_form_is_refused_with_what_would_be_right() {
             "[telemetry]\nlog_format = \"xml\"",
             "lattice.toml: telemetry.log_format is \"xml\": must be text or json",
         ),
-        (
-            "[node]\n[node.name]",
-            "lattice.toml: node.name is a table: must be text that is not empty",
-        ),
+        ("[node]\n[node.name]", "lattice.toml: node.name is a table: must be text that is not empty"),
     ];
     for (file, expected) in cases {
         assert_eq!(refusal(load_file(file)), expected);
@@ -429,11 +343,7 @@ fn a_value_of_the_wrong_form_is_refused_with_what_would_be_right() {
         "--set coordinator.pulls_max: coordinator.pulls_max is \"two\": must be a whole number"
     );
     let long = "x".repeat(500);
-    let line = refusal(Config::load(sources(
-        None,
-        &[],
-        &[&format!("store.epoch_ms={long}")],
-    )));
+    let line = refusal(Config::load(sources(None, &[], &[&format!("store.epoch_ms={long}")])));
     assert!(line.len() < 200, "{line}");
 }
 
@@ -443,91 +353,35 @@ fn values_that_cannot_be_are_refused() {
                  + node.max_clock_drift (10s); or lower these";
     let drift = format!("store.epoch_ms is 468: {drift}");
     let long = format!("node.cluster={}", "a".repeat(65));
-    let long_refused = format!(
-        "node.cluster is \"{}\": must be 1 to 64 of a-z A-Z 0-9 . _ -",
-        "a".repeat(65)
-    );
+    let long_refused =
+        format!("node.cluster is \"{}\": must be 1 to 64 of a-z A-Z 0-9 . _ -", "a".repeat(65));
     let cases: &[(&[&str], &str)] = &[
-        (
-            &["node.cluster=a b"],
-            "node.cluster is \"a b\": must be 1 to 64 of a-z A-Z 0-9 . _ -",
-        ),
+        (&["node.cluster=a b"], "node.cluster is \"a b\": must be 1 to 64 of a-z A-Z 0-9 . _ -"),
         (&[&long], &long_refused),
-        (
-            &["node.name=a\tb"],
-            "node.name is \"a\\tb\": must be 1 to 128 printable characters",
-        ),
-        (
-            &["node.max_clock_drift=0s"],
-            "node.max_clock_drift is 0ms: must be 1ms to 24h",
-        ),
-        (
-            &["node.max_clock_drift=25h"],
-            "node.max_clock_drift is 25h: must be 1ms to 24h",
-        ),
+        (&["node.name=a\tb"], "node.name is \"a\\tb\": must be 1 to 128 printable characters"),
+        (&["node.max_clock_drift=0s"], "node.max_clock_drift is 0ms: must be 1ms to 24h"),
+        (&["node.max_clock_drift=25h"], "node.max_clock_drift is 25h: must be 1ms to 24h"),
         (&["store.epoch_ms=0"], "store.epoch_ms is 0: must be 1 to 3600000"),
         (&["store.epoch_ms=468"], &drift),
-        (
-            &["store.settle_ms=0"],
-            "store.settle_ms is 0: must be 1 to store.settle_max_ms (10000)",
-        ),
-        (
-            &["store.settle_ms=10001"],
-            "store.settle_ms is 10001: must be 1 to store.settle_max_ms (10000)",
-        ),
-        (
-            &["store.settle_max_ms=0"],
-            "store.settle_max_ms is 0: must be 1 to 3600000",
-        ),
-        (
-            &["store.retain_epochs=0"],
-            "store.retain_epochs is 0: must be 1 to 100000",
-        ),
+        (&["store.settle_ms=0"], "store.settle_ms is 0: must be 1 to store.settle_max_ms (10000)"),
+        (&["store.settle_ms=10001"], "store.settle_ms is 10001: must be 1 to store.settle_max_ms (10000)"),
+        (&["store.settle_max_ms=0"], "store.settle_max_ms is 0: must be 1 to 3600000"),
+        (&["store.retain_epochs=0"], "store.retain_epochs is 0: must be 1 to 100000"),
         (&["store.cache_mb=0"], "store.cache_mb is 0: must be 1 to 1048576"),
-        (
-            &["sensor.p2p_listen="],
-            "sensor.p2p_listen is a list of 0: must have 1 to 16 elements",
-        ),
-        (
-            &["sensor.topic=a b"],
-            "sensor.topic is \"a b\": must be 1 to 128 characters without spaces",
-        ),
-        (
-            &["sensor.heartbeat_interval=0s"],
-            "sensor.heartbeat_interval is 0ms: must be 1ms to 24h",
-        ),
+        (&["sensor.p2p_listen="], "sensor.p2p_listen is a list of 0: must have 1 to 16 elements"),
+        (&["sensor.topic=a b"], "sensor.topic is \"a b\": must be 1 to 128 characters without spaces"),
+        (&["sensor.heartbeat_interval=0s"], "sensor.heartbeat_interval is 0ms: must be 1ms to 24h"),
         (
             &["sensor.peer_timeout=5s"],
             "sensor.peer_timeout is 5s: must be longer than sensor.heartbeat_interval (5s), best six times as long",
         ),
-        (
-            &["coordinator.poll_interval=0ms"],
-            "coordinator.poll_interval is 0ms: must be 1ms to 24h",
-        ),
-        (
-            &["coordinator.request_timeout=0ms"],
-            "coordinator.request_timeout is 0ms: must be 1ms to 24h",
-        ),
-        (
-            &["coordinator.peerless_timeout=0ms"],
-            "coordinator.peerless_timeout is 0ms: must be 1ms to 24h",
-        ),
-        (
-            &["coordinator.return_after=0ms"],
-            "coordinator.return_after is 0ms: must be 1ms to 24h",
-        ),
-        (
-            &["coordinator.backoff_max=0ms"],
-            "coordinator.backoff_max is 0ms: must be 1ms to 24h",
-        ),
-        (
-            &["coordinator.divergence_threshold=0"],
-            "coordinator.divergence_threshold is 0: must be 1 to 1000",
-        ),
-        (
-            &["coordinator.pulls_max=0"],
-            "coordinator.pulls_max is 0: must be 1 to 64",
-        ),
+        (&["coordinator.poll_interval=0ms"], "coordinator.poll_interval is 0ms: must be 1ms to 24h"),
+        (&["coordinator.request_timeout=0ms"], "coordinator.request_timeout is 0ms: must be 1ms to 24h"),
+        (&["coordinator.peerless_timeout=0ms"], "coordinator.peerless_timeout is 0ms: must be 1ms to 24h"),
+        (&["coordinator.return_after=0ms"], "coordinator.return_after is 0ms: must be 1ms to 24h"),
+        (&["coordinator.backoff_max=0ms"], "coordinator.backoff_max is 0ms: must be 1ms to 24h"),
+        (&["coordinator.divergence_threshold=0"], "coordinator.divergence_threshold is 0: must be 1 to 1000"),
+        (&["coordinator.pulls_max=0"], "coordinator.pulls_max is 0: must be 1 to 64"),
         (
             &["gateway.listen=0.0.0.0:8080"],
             "gateway.listen is 0.0.0.0:8080: is reachable by others and has no tokens: set gateway.token_file, \
@@ -538,10 +392,7 @@ fn values_that_cannot_be_are_refused() {
             "telemetry.otlp_endpoint is \"https://collector:4317\": must be a URL like http://127.0.0.1:4317 (TLS \
              is not built in)",
         ),
-        (
-            &["sensor.listen=127.0.0.1:7601"],
-            "sensor.listen is 127.0.0.1:7601: must differ from store.listen",
-        ),
+        (&["sensor.listen=127.0.0.1:7601"], "sensor.listen is 127.0.0.1:7601: must differ from store.listen"),
     ];
     for (sets, expected) in cases {
         assert_eq!(refusal(Config::load(sources(None, &[], sets))), *expected);
@@ -561,11 +412,7 @@ fn values_at_their_bounds_are_accepted() {
         &["gateway.listen=0.0.0.0:8080", "gateway.insecure=true"],
         &["gateway.listen=0.0.0.0:8080", "gateway.token_file=tokens"],
         &["gateway.listen=[::1]:8080"],
-        &[
-            "store.listen=127.0.0.1:0",
-            "sensor.listen=127.0.0.1:0",
-            "gateway.listen=127.0.0.1:0",
-        ],
+        &["store.listen=127.0.0.1:0", "sensor.listen=127.0.0.1:0", "gateway.listen=127.0.0.1:0"],
         &["telemetry.otlp_endpoint=", "telemetry.metrics_listen="],
     ];
     for sets in cases {
@@ -590,22 +437,16 @@ fn a_file_that_was_named_must_exist() {
 
 #[test]
 fn a_service_refuses_in_the_same_words() {
-    let error = Error::value(
-        "sensor.bootstrap[1]",
-        "nonsense",
-        "must be a multiaddr like /ip4/10.0.0.1/tcp/9000",
-    );
+    let error =
+        Error::value("sensor.bootstrap[1]", "nonsense", "must be a multiaddr like /ip4/10.0.0.1/tcp/9000");
     let expected = "sensor.bootstrap[1] is \"nonsense\": must be a multiaddr like /ip4/10.0.0.1/tcp/9000";
     assert_eq!(error.to_string(), expected);
 }
 
 #[test]
 fn a_port_that_listens_everywhere_is_dialled_on_loopback() {
-    let cases = [
-        ("0.0.0.0:8080", "127.0.0.1:8080"),
-        ("[::]:8080", "[::1]:8080"),
-        ("10.0.0.1:8080", "10.0.0.1:8080"),
-    ];
+    let cases =
+        [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:8080", "[::1]:8080"), ("10.0.0.1:8080", "10.0.0.1:8080")];
     for (listens, dialled) in cases {
         assert_eq!(Listen::dial(listens.parse().unwrap()).to_string(), dialled);
     }

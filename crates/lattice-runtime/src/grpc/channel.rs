@@ -46,11 +46,7 @@ impl Channel {
             Listen::Tcp(address) => (address.to_string(), None),
             Listen::Unix(path) => ("localhost".to_owned(), Some(path.clone())),
         };
-        let uri = Uri::builder()
-            .scheme("http")
-            .authority(authority)
-            .path_and_query("/")
-            .build();
+        let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
         let uri = uri.expect("a socket address is a valid authority");
         let endpoint = Endpoint::from(uri)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -69,20 +65,14 @@ impl Channel {
     }
 
     pub(super) fn new(transport: Transport) -> Self {
-        Self {
-            transport,
-            deadline: None,
-        }
+        Self { transport, deadline: None }
     }
 
     /// The same channel, whose calls end after `deadline` unless they set their own
     /// (`tonic::Request::set_timeout`). For calls with one answer; watches use a channel without.
     #[must_use]
     pub fn deadline(&self, deadline: Duration) -> Self {
-        Self {
-            transport: self.transport.clone(),
-            deadline: Some(deadline),
-        }
+        Self { transport: self.transport.clone(), deadline: Some(deadline) }
     }
 }
 
@@ -112,10 +102,7 @@ impl Service<Request<Body>> for Channel {
         match &mut self.transport {
             Transport::Socket(channel) => {
                 let call = channel.call(request);
-                Box::pin(deadline::bound(
-                    timeout,
-                    async move { call.await.map_err(status) },
-                ))
+                Box::pin(deadline::bound(timeout, async move { call.await.map_err(status) }))
             }
             Transport::Memory(memory) => Box::pin(deadline::bound(timeout, memory.clone().call(request))),
         }

@@ -48,11 +48,8 @@ pub(super) fn set_default(headers: &mut HeaderMap, timeout: Duration) {
     }
     // The header has 8 digits: milliseconds reach 27 hours, seconds three years.
     let ms = timeout.as_millis();
-    let text = if ms < 100_000_000 {
-        format!("{ms}m")
-    } else {
-        format!("{}S", timeout.as_secs().min(99_999_999))
-    };
+    let text =
+        if ms < 100_000_000 { format!("{ms}m") } else { format!("{}S", timeout.as_secs().min(99_999_999)) };
     if let Ok(value) = HeaderValue::from_str(&text) {
         headers.insert(GRPC_TIMEOUT, value);
     }
@@ -71,12 +68,7 @@ where
         () = expires.as_mut() => return Ok(Status::deadline_exceeded(EXCEEDED).into_http()),
     };
     // The same timer goes on: head and body share one deadline.
-    Ok(response.map(|body| {
-        Body::new(Bounded {
-            body,
-            expires: Some(expires),
-        })
-    }))
+    Ok(response.map(|body| Body::new(Bounded { body, expires: Some(expires) })))
 }
 
 /// A body that ends with `DEADLINE_EXCEEDED` when its time is up.

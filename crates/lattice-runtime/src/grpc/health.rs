@@ -40,15 +40,10 @@ pub fn reflection(
 /// Asks whether `service` is serving (`""`: the whole server); what the `healthcheck` subcommands do.
 pub async fn healthcheck(listen: &Listen, service: &str, timeout: Duration) -> Result<(), Status> {
     let mut client = HealthClient::new(Channel::connect(listen).deadline(timeout));
-    let request = HealthCheckRequest {
-        service: service.to_owned(),
-    };
+    let request = HealthCheckRequest { service: service.to_owned() };
     let answer = client.check(request).await?.into_inner();
     if answer.status() == WireStatus::Serving {
         return Ok(());
     }
-    Err(Status::new(
-        Code::Unavailable,
-        format!("status is {}", answer.status().as_str_name()),
-    ))
+    Err(Status::new(Code::Unavailable, format!("status is {}", answer.status().as_str_name())))
 }

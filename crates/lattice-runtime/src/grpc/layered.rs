@@ -33,10 +33,7 @@ pub struct Layered {
 /// Puts `routes` behind the common layers. [`super::Server`] and [`super::in_memory`] do so themselves;
 /// a service that answers gRPC within its own HTTP server does it here.
 pub fn layered(routes: Routes) -> Layered {
-    Layered {
-        routes: routes.prepare(),
-        calls: Arc::new(Semaphore::new(CALLS_MAX)),
-    }
+    Layered { routes: routes.prepare(), calls: Arc::new(Semaphore::new(CALLS_MAX)) }
 }
 
 impl<B> Service<Request<B>> for Layered
@@ -64,13 +61,7 @@ where
         let call = async move {
             let response = deadline::bound(timeout, handled).await?;
             record_status(&span, response.headers());
-            Ok(response.map(|body| {
-                Body::new(CallBody {
-                    body,
-                    span,
-                    _permit: permit,
-                })
-            }))
+            Ok(response.map(|body| Body::new(CallBody { body, span, _permit: permit })))
         };
         Box::pin(call.instrument(inner))
     }
@@ -78,9 +69,7 @@ where
 
 async fn handle(mut routes: Routes, request: Request<Body>) -> Result<Response<Body>, Infallible> {
     // The call itself is within, since it may panic as well as its future.
-    let outcome = AssertUnwindSafe(async { routes.call(request).await })
-        .catch_unwind()
-        .await;
+    let outcome = AssertUnwindSafe(async { routes.call(request).await }).catch_unwind().await;
     match outcome {
         Ok(response) => Ok(response?.map(|body| Body::new(Unpanicking { body, ended: false }))),
         Err(panic) => Ok(panicked(&*panic).into_http()),
@@ -107,11 +96,7 @@ fn span_of<B>(request: &Request<B>) -> Span {
         rpc.grpc.status_code = Empty,
         otel.status_code = Empty,
     );
-    if let Some(parent) = request
-        .headers()
-        .get(trace::TRACEPARENT)
-        .and_then(|value| value.to_str().ok())
-    {
+    if let Some(parent) = request.headers().get(trace::TRACEPARENT).and_then(|value| value.to_str().ok()) {
         trace::set_parent(&span, parent);
     }
     span
@@ -122,10 +107,7 @@ fn record_status(span: &Span, headers: &HeaderMap) {
         span.record("rpc.grpc.status_code", code as i64);
         // Of a server's span only these are its errors; the others are the caller's.
         use tonic::Code::{DataLoss, DeadlineExceeded, Internal, Unavailable, Unimplemented, Unknown};
-        if matches!(
-            code,
-            DataLoss | DeadlineExceeded | Internal | Unavailable | Unimplemented | Unknown
-        ) {
+        if matches!(code, DataLoss | DeadlineExceeded | Internal | Unavailable | Unimplemented | Unknown) {
             span.record("otel.status_code", "ERROR");
         }
     }

@@ -29,10 +29,7 @@ const FRAMES_MAX: usize = 4;
 /// A channel that calls `routes` directly. Each handler runs as a task of `tasks`; once that group is
 /// cancelled, or gone, calls end with `UNAVAILABLE`, as they would when the process had stopped.
 pub fn in_memory(routes: Routes, tasks: &TaskGroup) -> Channel {
-    Channel::new(Transport::Memory(Memory {
-        service: layered(routes),
-        tasks: tasks.downgrade(),
-    }))
+    Channel::new(Transport::Memory(Memory { service: layered(routes), tasks: tasks.downgrade() }))
 }
 
 #[derive(Debug, Clone)]
@@ -74,14 +71,7 @@ impl Memory {
         });
         let task = AbortOnDrop(task.ok_or_else(stopping)?);
         let parts = head.await.map_err(|_| stopping())?;
-        Ok(Response::from_parts(
-            parts,
-            Body::new(Received {
-                frames,
-                ended: false,
-                _task: task,
-            }),
-        ))
+        Ok(Response::from_parts(parts, Body::new(Received { frames, ended: false, _task: task })))
     }
 }
 

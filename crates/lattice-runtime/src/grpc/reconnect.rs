@@ -19,11 +19,7 @@ impl Reconnect {
 
     /// From `min` to `max`.
     pub fn with_bounds(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max: max.max(min),
-            next: min,
-        }
+        Self { min, max: max.max(min), next: min }
     }
 
     /// How long to wait now: between half and all of the current delay, which then doubles.

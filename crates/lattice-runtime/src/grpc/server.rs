@@ -16,9 +16,7 @@ pub struct Server {
 impl Server {
     /// Binds the port; `field` is its configuration key (`store.listen`), for the error.
     pub async fn bind(field: &str, listen: &Listen) -> Result<Self, BindError> {
-        Ok(Self {
-            listener: Listener::bind(field, listen).await?,
-        })
+        Ok(Self { listener: Listener::bind(field, listen).await? })
     }
 
     /// What was bound, with the actual port; what a [`super::Channel`] dials.
@@ -29,8 +27,6 @@ impl Server {
     /// Serves `routes` behind the common layers until `shutdown`; then finishes what is in flight, within
     /// [`crate::http::DRAIN_MAX`].
     pub async fn serve(self, routes: Routes, shutdown: CancellationToken) {
-        self.listener
-            .serve(layered(routes), Protocol::Http2, shutdown)
-            .await;
+        self.listener.serve(layered(routes), Protocol::Http2, shutdown).await;
     }
 }

@@ -60,9 +60,7 @@ impl Sample {
                 changed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait)
-            .await
-            .expect("the condition holds in time");
+        tokio::time::timeout(PATIENCE, wait).await.expect("the condition holds in time");
     }
 }
 
@@ -83,9 +81,7 @@ impl Health for Sample {
         match request.into_inner().service.as_str() {
             "panic" => panic!("asked to"),
             "hang" => std::future::pending().await,
-            "trace" => Err(Status::not_found(
-                trace::trace_id(&tracing::Span::current()).unwrap_or_default(),
-            )),
+            "trace" => Err(Status::not_found(trace::trace_id(&tracing::Span::current()).unwrap_or_default())),
             _ => {
                 drop(handler);
                 Ok(Response::new(HealthCheckResponse::default()))
@@ -135,23 +131,13 @@ impl Form {
 fn in_memory_form() -> Form {
     let (sample, tasks) = (Sample::default(), TaskGroup::new("sample"));
     let channel = in_memory(Routes::new(HealthServer::new(sample.clone())), &tasks);
-    Form {
-        name: "memory",
-        sample,
-        channel,
-        tasks,
-    }
+    Form { name: "memory", sample, channel, tasks }
 }
 
 async fn socket_form() -> Form {
     let (sample, tasks) = (Sample::default(), TaskGroup::new("sample"));
     let channel = Channel::connect(&serve(&sample, &tasks, &any_port()).await);
-    Form {
-        name: "socket",
-        sample,
-        channel,
-        tasks,
-    }
+    Form { name: "socket", sample, channel, tasks }
 }
 
 async fn both() -> [Form; 2] {
@@ -164,11 +150,8 @@ fn any_port() -> Listen {
 
 async fn serve(sample: &Sample, tasks: &TaskGroup, listen: &Listen) -> Listen {
     let server = Server::bind("store.listen", listen).await.unwrap();
-    let (local, routes, token) = (
-        server.local(),
-        Routes::new(HealthServer::new(sample.clone())),
-        tasks.token(),
-    );
+    let (local, routes, token) =
+        (server.local(), Routes::new(HealthServer::new(sample.clone())), tasks.token());
     tasks.spawn("server", async move {
         server.serve(routes, token).await;
         Ok(())
@@ -177,9 +160,7 @@ async fn serve(sample: &Sample, tasks: &TaskGroup, listen: &Listen) -> Listen {
 }
 
 fn ask(service: &str) -> Request<HealthCheckRequest> {
-    Request::new(HealthCheckRequest {
-        service: service.into(),
-    })
+    Request::new(HealthCheckRequest { service: service.into() })
 }
 
 fn ask_within(service: &str, timeout: Duration) -> Request<HealthCheckRequest> {
@@ -233,19 +214,13 @@ async fn a_dropped_call_cancels_its_handler() {
     for form in both().await {
         let mut client = form.client();
         let call = tokio::spawn(async move { client.check(ask("hang")).await });
-        form.sample
-            .until(|seen| seen.started.load(Ordering::SeqCst) == 1)
-            .await;
+        form.sample.until(|seen| seen.started.load(Ordering::SeqCst) == 1).await;
         call.abort();
-        form.sample
-            .until(|seen| seen.dropped.load(Ordering::SeqCst) == 1)
-            .await;
+        form.sample.until(|seen| seen.dropped.load(Ordering::SeqCst) == 1).await;
 
         let watch = form.client().watch(ask("silent")).await.unwrap();
         drop(watch);
-        form.sample
-            .until(|seen| seen.dropped.load(Ordering::SeqCst) == 2)
-            .await;
+        form.sample.until(|seen| seen.dropped.load(Ordering::SeqCst) == 2).await;
     }
 }
 
@@ -253,22 +228,13 @@ async fn a_dropped_call_cancels_its_handler() {
 async fn a_deadline_ends_the_call_and_its_handler() {
     let timeout = Duration::from_millis(30);
     for form in both().await {
-        let status = form
-            .client()
-            .check(ask_within("hang", timeout))
-            .await
-            .unwrap_err();
+        let status = form.client().check(ask_within("hang", timeout)).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded, "{}: {status:?}", form.name);
-        form.sample
-            .until(|seen| seen.dropped.load(Ordering::SeqCst) == 1)
-            .await;
+        form.sample.until(|seen| seen.dropped.load(Ordering::SeqCst) == 1).await;
 
         // A default deadline yields to the call's own.
         let mut client = HealthClient::new(form.channel.deadline(timeout));
-        assert_eq!(
-            client.check(ask("hang")).await.unwrap_err().code(),
-            Code::DeadlineExceeded
-        );
+        assert_eq!(client.check(ask("hang")).await.unwrap_err().code(), Code::DeadlineExceeded);
         client.check(ask_within("", PATIENCE)).await.unwrap();
     }
 }
@@ -291,12 +257,7 @@ async fn a_deadline_bounds_the_stream_as_well() {
                 }
             };
             let status = tokio::time::timeout(PATIENCE, end).await.unwrap();
-            assert_eq!(
-                status.code(),
-                Code::DeadlineExceeded,
-                "{} {service}: {status:?}",
-                form.name
-            );
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{} {service}: {status:?}", form.name);
         }
         form.sample
             .until(|seen| seen.dropped.load(Ordering::SeqCst) == seen.started.load(Ordering::SeqCst))
@@ -336,9 +297,7 @@ async fn calls_beyond_the_limit_are_refused_until_others_end() {
     assert_eq!((status.code(), status.message()), expected);
 
     watches.pop();
-    form.sample
-        .until(|seen| seen.dropped.load(Ordering::SeqCst) == 1)
-        .await;
+    form.sample.until(|seen| seen.dropped.load(Ordering::SeqCst) == 1).await;
     form.client().check(ask("")).await.unwrap();
 }
 
@@ -347,15 +306,9 @@ async fn a_service_that_stopped_is_unavailable() {
     let form = in_memory_form();
     let mut watch = form.client().watch(ask("silent")).await.unwrap().into_inner();
     watch.message().await.unwrap().unwrap();
-    form.tasks
-        .join(Duration::ZERO)
-        .await
-        .expect("to cut a call is no failure");
+    form.tasks.join(Duration::ZERO).await.expect("to cut a call is no failure");
     assert_eq!(watch.message().await.unwrap_err().code(), Code::Unavailable);
-    assert_eq!(
-        form.client().check(ask("")).await.unwrap_err().code(),
-        Code::Unavailable
-    );
+    assert_eq!(form.client().check(ask("")).await.unwrap_err().code(), Code::Unavailable);
 
     let form = in_memory_form();
     let mut client = form.client();
@@ -403,18 +356,8 @@ async fn one_trace_spans_the_call() {
     for form in both().await {
         let span = tracing::info_span!("caller");
         let expected = trace::trace_id(&span).unwrap();
-        let status = form
-            .client()
-            .check(ask("trace"))
-            .instrument(span)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (status.code(), status.message()),
-            (Code::NotFound, expected.as_str()),
-            "{}",
-            form.name
-        );
+        let status = form.client().check(ask("trace")).instrument(span).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::NotFound, expected.as_str()), "{}", form.name);
     }
 }
 
@@ -481,27 +424,16 @@ async fn healthcheck_tells_serving_from_the_rest() {
         Ok(())
     });
     healthcheck(&local, "", PATIENCE).await.unwrap();
-    assert_eq!(
-        healthcheck(&local, "store", PATIENCE).await.unwrap_err().code(),
-        Code::NotFound
-    );
+    assert_eq!(healthcheck(&local, "store", PATIENCE).await.unwrap_err().code(), Code::NotFound);
 
-    reporter
-        .set_service_status("store", ServingStatus::NotServing)
-        .await;
+    reporter.set_service_status("store", ServingStatus::NotServing).await;
     let status = healthcheck(&local, "store", PATIENCE).await.unwrap_err();
-    assert_eq!(
-        (status.code(), status.message()),
-        (Code::Unavailable, "status is NOT_SERVING")
-    );
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "status is NOT_SERVING"));
 
     reporter.set_service_status("store", ServingStatus::Serving).await;
     healthcheck(&local, "store", PATIENCE).await.unwrap();
     tasks.join(PATIENCE).await.unwrap();
-    assert_eq!(
-        healthcheck(&local, "", PATIENCE).await.unwrap_err().code(),
-        Code::Unavailable
-    );
+    assert_eq!(healthcheck(&local, "", PATIENCE).await.unwrap_err().code(), Code::Unavailable);
 }
 
 #[test]

@@ -86,26 +86,16 @@ impl Listener {
     /// Binds; `field` is the configuration key, for the error. A Unix socket is private to the user, and a
     /// stale one, on which nobody answers, is replaced.
     pub async fn bind(field: &str, listen: &Listen) -> Result<Self, BindError> {
-        let failed = |source| BindError {
-            field: field.to_owned(),
-            address: listen.to_string(),
-            source,
-        };
+        let failed = |source| BindError { field: field.to_owned(), address: listen.to_string(), source };
         match listen {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
                 let local = Listen::Tcp(listener.local_addr().map_err(failed)?);
-                Ok(Self {
-                    socket: Socket::Tcp(listener),
-                    local,
-                })
+                Ok(Self { socket: Socket::Tcp(listener), local })
             }
             Listen::Unix(path) => {
                 let listener = bind_unix(path).map_err(failed)?;
-                Ok(Self {
-                    socket: Socket::Unix(listener),
-                    local: listen.clone(),
-                })
+                Ok(Self { socket: Socket::Unix(listener), local: listen.clone() })
             }
         }
     }
@@ -179,14 +169,10 @@ impl Listener {
         }
         drop(self);
 
-        let drained = tokio::time::timeout(drain_max, async {
-            while connections.join_next().await.is_some() {}
-        });
+        let drained =
+            tokio::time::timeout(drain_max, async { while connections.join_next().await.is_some() {} });
         if drained.await.is_err() {
-            tracing::warn!(
-                connections = connections.len(),
-                "cut connections that did not drain"
-            );
+            tracing::warn!(connections = connections.len(), "cut connections that did not drain");
         }
     }
 
@@ -214,10 +200,7 @@ impl Drop for Listener {
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "a file that is not a socket is there",
-            ));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is there"));
         }
         Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -318,9 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_refused_by_field_and_address() {
-        let first = Listener::bind("store.listen", &"127.0.0.1:0".parse().unwrap())
-            .await
-            .unwrap();
+        let first = Listener::bind("store.listen", &"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = first.local();
         let error = Listener::bind("sensor.listen", &address).await.unwrap_err();
         let expected =
@@ -339,30 +320,20 @@ mod tests {
         let first = Listener::bind("store.listen", &listen).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let error = Listener::bind("store.listen", &listen).await.unwrap_err();
-        let expected = format!(
-            "store.listen: cannot listen on unix:{}: address in use",
-            path.display()
-        );
+        let expected = format!("store.listen: cannot listen on unix:{}: address in use", path.display());
         assert_eq!(error.to_string(), expected);
 
         drop(first);
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
         let error = Listener::bind("store.listen", &listen).await.unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("a file that is not a socket is there"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("a file that is not a socket is there"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[tokio::test]
     async fn one_port_speaks_both_versions() {
-        let listener = Listener::bind("gateway.listen", &"127.0.0.1:0".parse().unwrap())
-            .await
-            .unwrap();
+        let listener = Listener::bind("gateway.listen", &"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = TaskGroup::new("test");
         let token = tasks.token();
@@ -373,25 +344,16 @@ mod tests {
         });
 
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut response = String::new();
         stream.read_to_string(&mut response).await.unwrap();
-        assert!(
-            response.starts_with("HTTP/1.1 200 OK") && response.ends_with("hello"),
-            "{response}"
-        );
+        assert!(response.starts_with("HTTP/1.1 200 OK") && response.ends_with("hello"), "{response}");
 
-        let mut channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
-            .unwrap()
-            .connect_lazy();
+        let mut channel =
+            tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
         let response = channel.call(Request::new(Body::empty())).await.unwrap();
-        let body = http_body_util::BodyExt::collect(response.into_body())
-            .await
-            .unwrap();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
         assert_eq!(body.to_bytes(), "hello");
         drop(channel);
 
@@ -400,9 +362,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_drain_is_cut() {
-        let listener = Listener::bind("gateway.listen", &"127.0.0.1:0".parse().unwrap())
-            .await
-            .unwrap();
+        let listener = Listener::bind("gateway.listen", &"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = TaskGroup::new("test");
         let token = tasks.token();
@@ -413,16 +373,11 @@ mod tests {
             std::future::pending::<Result<Response<Body>, Infallible>>()
         });
         tasks.spawn("server", async move {
-            listener
-                .serve_and_drain(service, Protocol::Http1, token, Duration::from_millis(1))
-                .await;
+            listener.serve_and_drain(service, Protocol::Http1, token, Duration::from_millis(1)).await;
             Ok(())
         });
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         entered.notified().await;
         tasks.join(DRAIN_MAX).await.unwrap();
         let mut rest = Vec::new();

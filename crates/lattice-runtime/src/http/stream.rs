@@ -28,11 +28,7 @@ pub(super) struct Headed {
 impl Headed {
     /// Allows `timeout` for the first bytes.
     pub(super) fn new(stream: Box<dyn Stream>, timeout: Duration) -> Self {
-        Self {
-            stream,
-            received: 0,
-            expires: Some(Box::pin(tokio::time::sleep(timeout))),
-        }
+        Self { stream, received: 0, expires: Some(Box::pin(tokio::time::sleep(timeout))) }
     }
 }
 
@@ -103,14 +99,8 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64);
         client.write_all(b"PRI * HTTP/2.0").await.unwrap();
         let mut bytes = Vec::new();
-        let error = Headed::new(Box::new(server), SOON)
-            .read_to_end(&mut bytes)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (error.kind(), bytes.as_slice()),
-            (io::ErrorKind::TimedOut, &b"PRI * HTTP/2.0"[..])
-        );
+        let error = Headed::new(Box::new(server), SOON).read_to_end(&mut bytes).await.unwrap_err();
+        assert_eq!((error.kind(), bytes.as_slice()), (io::ErrorKind::TimedOut, &b"PRI * HTTP/2.0"[..]));
     }
 
     #[tokio::test]

@@ -34,9 +34,7 @@ impl DataDir {
             // Another service may have been faster, with another configuration.
             is_of(path, &marker, cluster)?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-        })
+        Ok(Self { path: path.to_owned() })
     }
 
     /// The folder.
@@ -65,11 +63,7 @@ impl DataDir {
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::InUse { path }),
-            Err(TryLockError::Error(source)) => Err(Error::Io {
-                path,
-                doing: "lock",
-                source,
-            }),
+            Err(TryLockError::Error(source)) => Err(Error::Io { path, doing: "lock", source }),
         }
     }
 }
@@ -82,9 +76,7 @@ fn is_of(path: &Path, marker: &Path, cluster: &str) -> Result<bool, Error> {
         Err(error) => return Err(Error::io(marker, "open")(error)),
     };
     let mut bytes = Vec::new();
-    file.take(MARKER_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(marker, "read"))?;
+    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(Error::io(marker, "read"))?;
     let found = String::from_utf8_lossy(&bytes);
     let found = found.trim_end_matches('\n');
     if found == cluster {
@@ -116,15 +108,10 @@ mod tests {
             path.display()
         );
         assert_eq!(error.to_string(), expected);
-        let names: BTreeSet<_> = std::fs::read_dir(&path)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let names: BTreeSet<_> =
+            std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, BTreeSet::from(["cluster".into()]));
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

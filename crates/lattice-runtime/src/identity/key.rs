@@ -33,9 +33,7 @@ impl NodeKey {
 
     /// The key of a seed.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self {
-            signing: SigningKey::from_bytes(seed),
-        }
+        Self { signing: SigningKey::from_bytes(seed) }
     }
 
     /// Loads the key of `path`; where there is none, creates one (and its folder). Any number of processes
@@ -46,10 +44,7 @@ impl NodeKey {
             outcome => return outcome,
         }
         create_folder(parent(path))?;
-        let text = Zeroizing::new(format!(
-            "{}\n",
-            *Zeroizing::new(hex::encode(Self::generate().seed()))
-        ));
+        let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(hex::encode(Self::generate().seed()))));
         create_once(path, text.as_bytes())?;
         Self::load(path)
     }
@@ -60,19 +55,15 @@ impl NodeKey {
         let metadata = file.metadata().map_err(Error::io(path, "read"))?;
         let mode = metadata.permissions().mode() & 0o777;
         if metadata.is_file() && mode & MODE_REFUSED != 0 {
-            return Err(Error::Mode {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(Error::Mode { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX));
         let mut limited = file.take(FILE_BYTES_MAX as u64);
         limited.read_to_end(&mut text).map_err(Error::io(path, "read"))?;
 
         let mut seed = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(text.trim_ascii(), seed.as_mut_slice()).map_err(|_| Error::Content {
-            path: path.to_owned(),
-        })?;
+        hex::decode_to_slice(text.trim_ascii(), seed.as_mut_slice())
+            .map_err(|_| Error::Content { path: path.to_owned() })?;
         Ok(Self::from_seed(&seed))
     }
 
@@ -94,9 +85,7 @@ impl NodeKey {
 
 impl fmt::Debug for NodeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeKey")
-            .field("public", &hex::encode(self.public()))
-            .finish_non_exhaustive()
+        f.debug_struct("NodeKey").field("public", &hex::encode(self.public())).finish_non_exhaustive()
     }
 }
 
@@ -126,14 +115,8 @@ mod tests {
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "only the key: {left:?}");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            format!("{}\n", hex::encode(keys[0].seed()))
-        );
-        assert_eq!(
-            fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", hex::encode(keys[0].seed())));
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
@@ -179,10 +162,7 @@ mod tests {
     #[test]
     fn a_missing_key_is_named() {
         let error = NodeKey::load(Path::new("/nowhere/node.key")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "/nowhere/node.key: open: No such file or directory (os error 2)"
-        );
+        assert_eq!(error.to_string(), "/nowhere/node.key: open: No such file or directory (os error 2)");
     }
 
     #[test]

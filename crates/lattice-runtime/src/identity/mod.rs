@@ -1,4 +1,4 @@
-//! What makes a node the node it is: its key, and the folder that goes with it.
+//! What makes a node the node it is: its key, the folder that goes with it, and whom it trusts.
 //!
 //! Four services may start at once and each needs both, so both are created the same way: written and
 //! synced under a name of their own, then linked into place. The link succeeds for exactly one; the others
@@ -9,6 +9,7 @@
 
 mod folder;
 mod key;
+mod members;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub use folder::{DataDir, Lock};
 pub use key::NodeKey;
+pub use members::{MEMBERS_MAX, Members};
 
 /// Why a key or folder is refused. Each message is one line that names the file and what is right.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,17 @@ pub enum Error {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// The list of keys added and removed is there and is something else.
+    #[error(
+        "{}: {what}: must be {{\"added\": [key], \"removed\": [key]}} with keys of 64 hex characters",
+        path.display()
+    )]
+    Members {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
     },
     /// The folder belongs to another cluster.
     #[error(
@@ -93,19 +106,13 @@ fn create_once(path: &Path, content: &[u8]) -> Result<(), Error> {
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
 
 fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(Error::io(folder, "sync"))
+    File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder, "sync"))
 }
 
 /// The folder that holds `path`; a bare name is in the working directory.

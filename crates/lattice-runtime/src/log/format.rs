@@ -27,11 +27,7 @@ impl Format {
         service: &'static str,
         wall_ms: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            shape,
-            service,
-            wall_ms: Box::new(wall_ms),
-        }
+        Self { shape, service, wall_ms: Box::new(wall_ms) }
     }
 }
 
@@ -89,11 +85,7 @@ impl Format {
         let mut object = Map::new();
         let mut put = |name: &str, value: Value| {
             // A field called as one of ours is kept, under another name.
-            let name = if object.contains_key(name) {
-                format!("{name}_")
-            } else {
-                name.to_owned()
-            };
+            let name = if object.contains_key(name) { format!("{name}_") } else { name.to_owned() };
             object.insert(name, value);
         };
         put("time", rfc3339(wall_ms).into());
@@ -125,9 +117,7 @@ impl Format {
 
 /// Milliseconds since 1970 as `2026-11-22T14:02:10.123Z`.
 fn rfc3339(wall_ms: u64) -> String {
-    let timestamp = i64::try_from(wall_ms)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let timestamp = i64::try_from(wall_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     format!("{:.3}", timestamp.unwrap_or(jiff::Timestamp::MAX))
 }
 
@@ -168,10 +158,7 @@ struct Fields {
 
 impl Fields {
     fn get(&self, name: &str) -> Option<&Value> {
-        self.values
-            .iter()
-            .find(|(field, _)| *field == name)
-            .map(|(_, value)| value)
+        self.values.iter().find(|(field, _)| *field == name).map(|(_, value)| value)
     }
 
     fn put(&mut self, field: &Field, value: Value) {
@@ -292,10 +279,7 @@ mod tests {
             crate::operator!("HTTP_SYNC", "DIVERGENCE", { peer = "node-2", count = 1 }, "Detected");
             tracing::error!(level = 3, ok = false, "line\nbreak");
         });
-        let lines: Vec<Value> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let expected = [
             serde_json::json!({
                 "time": "2026-11-22T14:02:10.123Z", "level": "INFO", "service": "state-store",

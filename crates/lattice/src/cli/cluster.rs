@@ -81,7 +81,10 @@ pub(super) async fn status(node: Connection, out: Output) -> Result<(), Failure>
     let mut lines = vec![
         ("node", format!("{} ({})", status.name, hex::encode(&status.node))),
         ("cluster", status.cluster.clone()),
-        ("sync mode", format!("{} (choice: {})", sync_mode_text(status.sync_mode()), mode_text(status.mode()))),
+        (
+            "sync mode",
+            format!("{} (choice: {})", sync_mode_text(status.sync_mode()), mode_text(status.mode())),
+        ),
         ("health", health_text(status.health()).to_owned()),
         ("p2p", p2p),
         ("http peers", status.urls.len().to_string()),
@@ -131,7 +134,17 @@ pub(super) async fn peers(node: Connection, out: Output) -> Result<(), Failure> 
         })
         .collect();
     let header = [
-        "NAME", "KEY", "STATE", "PATH", "FAILOVER", "DIVERGED", "BACKOFF", "LAG", "LAST HEARD", "URL", "ERRORS",
+        "NAME",
+        "KEY",
+        "STATE",
+        "PATH",
+        "FAILOVER",
+        "DIVERGED",
+        "BACKOFF",
+        "LAG",
+        "LAST HEARD",
+        "URL",
+        "ERRORS",
     ];
     out.table(&header, rows)
 }
@@ -184,7 +197,17 @@ pub(super) async fn heals(node: Connection, out: Output, limit: u32) -> Result<(
         })
         .collect();
     let header = [
-        "STARTED", "PEER", "PATH", "OUTCOME", "MERGED", "ROUNDS", "IN", "OUT", "TOOK", "ROOT AFTER", "DETAIL",
+        "STARTED",
+        "PEER",
+        "PATH",
+        "OUTCOME",
+        "MERGED",
+        "ROUNDS",
+        "IN",
+        "OUT",
+        "TOOK",
+        "ROOT AFTER",
+        "DETAIL",
     ];
     out.table(&header, rows)
 }
@@ -238,7 +261,10 @@ pub(super) async fn trust(node: Connection, out: Output, command: TrustCommand) 
     if keys.is_empty() {
         return out.line("no trusted keys: this node reconciles with nobody");
     }
-    out.table(&["KEY", "SOURCE"], keys.iter().map(|key| vec![hex::encode(&key.node), key.source.clone()]).collect())
+    out.table(
+        &["KEY", "SOURCE"],
+        keys.iter().map(|key| vec![hex::encode(&key.node), key.source.clone()]).collect(),
+    )
 }
 
 async fn ask_status(node: &Connection) -> Result<StatusResponse, Failure> {
@@ -248,9 +274,9 @@ async fn ask_status(node: &Connection) -> Result<StatusResponse, Failure> {
 }
 
 fn parse_key(name: &str, text: &str) -> Result<Vec<u8>, Failure> {
-    let key: NodeId = text
-        .parse()
-        .map_err(|_| Failure::usage(format!("{name} {text:?} is not a public key: right are 64 hex characters")))?;
+    let key: NodeId = text.parse().map_err(|_| {
+        Failure::usage(format!("{name} {text:?} is not a public key: right are 64 hex characters"))
+    })?;
     Ok(key.as_bytes().to_vec())
 }
 

@@ -151,7 +151,8 @@ fn entry_json(entry: &Entry) -> serde_json::Value {
 }
 
 fn version_text(version: Option<&Version>) -> String {
-    version.map_or_else(String::new, |version| format!("{:016x}-{}", version.hlc, hex::encode(&version.writer)))
+    version
+        .map_or_else(String::new, |version| format!("{:016x}-{}", version.hlc, hex::encode(&version.writer)))
 }
 
 /// A value on one line of a table.

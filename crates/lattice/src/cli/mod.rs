@@ -162,15 +162,24 @@ pub fn main() -> ExitCode {
         Command::Status => ask(global, async |node, out| cluster::status(node, out).await),
         Command::Peers => ask(global, async |node, out| cluster::peers(node, out).await),
         Command::Events => ask(global, async |node, out| cluster::events(node, out).await),
-        Command::Heals { limit } => ask(global, async move |node, out| cluster::heals(node, out, limit).await),
-        Command::Switch { mode } => ask(global, async move |node, out| cluster::switch(node, out, mode).await),
-        Command::Reconcile { peer } => ask(global, async |node, out| cluster::reconcile(node, out, peer).await),
+        Command::Heals { limit } => {
+            ask(global, async move |node, out| cluster::heals(node, out, limit).await)
+        }
+        Command::Switch { mode } => {
+            ask(global, async move |node, out| cluster::switch(node, out, mode).await)
+        }
+        Command::Reconcile { peer } => {
+            ask(global, async |node, out| cluster::reconcile(node, out, peer).await)
+        }
         Command::Trust { change } => ask(global, async |node, out| cluster::trust(node, out, change).await),
     }
 }
 
 /// Runs a command that asks a node.
-fn ask(global: Global, command: impl AsyncFnOnce(Connection, Output) -> Result<(), output::Failure>) -> ExitCode {
+fn ask(
+    global: Global,
+    command: impl AsyncFnOnce(Connection, Output) -> Result<(), output::Failure>,
+) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::finish(Err(output::Failure::refused(format!("start: {error}")))),

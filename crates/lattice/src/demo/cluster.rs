@@ -116,7 +116,7 @@ impl Cluster {
         }
         let mut members = Vec::new();
         for (mut config, key) in configs.into_iter().zip(&keys) {
-            config.node.trusted_keys = keys.iter().copied().map(Into::into).collect();
+            config.node.trusted_keys = keys.clone();
             config.validate()?;
             members.push(Member::start(config, NodeId(*key)).await?);
         }

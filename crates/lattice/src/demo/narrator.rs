@@ -27,7 +27,10 @@ impl Narrator {
     /// Something that was observed.
     pub(super) fn seen(&self, what: &str) {
         let mark = self.styled("32", "✔");
-        self.line(&format!("    {mark} {what} {}", self.styled("2", &format!("(+{})", seconds(self.started.elapsed())))));
+        self.line(&format!(
+            "    {mark} {what} {}",
+            self.styled("2", &format!("(+{})", seconds(self.started.elapsed())))
+        ));
     }
 
     /// What a node says of itself, as it says it.

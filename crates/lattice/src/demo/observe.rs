@@ -101,7 +101,8 @@ impl Observer {
     }
 
     pub(super) async fn heals(&self) -> Option<Vec<Heal>> {
-        let answer = self.node.coordinator().heals(self.node.request(HealsRequest { limit: 1_000 })).await.ok()?;
+        let answer =
+            self.node.coordinator().heals(self.node.request(HealsRequest { limit: 1_000 })).await.ok()?;
         Some(answer.into_inner().heals)
     }
 }

@@ -91,7 +91,10 @@ impl Story<'_> {
 
     async fn one_is_cut_off(&self) -> Result<Marks, String> {
         let lost = self.lost();
-        self.step(&format!("{} is cut off from P2P: its swarm closes, cannot dial, lets nobody in", lost.name));
+        self.step(&format!(
+            "{} is cut off from P2P: its swarm closes, cannot dial, lets nobody in",
+            lost.name
+        ));
         let marks = self.members().iter().map(|member| member.observer.mark()).collect();
         lost.partition.cut();
         self.wait_live(lost, 0).await?;
@@ -99,7 +102,8 @@ impl Story<'_> {
             self.wait_live(member, self.members().len() - 2).await?;
         }
         let what = format!("the timer towards HTTP on {}", lost.name);
-        let left = wait(&what, self.patience(), async || lost.observer.status().await?.fallback_in_ms).await?;
+        let left =
+            wait(&what, self.patience(), async || lost.observer.status().await?.fallback_in_ms).await?;
         self.narrator.seen(&format!(
             "{} knows that it is isolated: HTTP takes over in {:.1} s of {:.0} s",
             lost.name,
@@ -117,7 +121,9 @@ impl Story<'_> {
         for (member, key) in [(first, "island"), (lost, "mainland")] {
             match member.observer.get(key).await {
                 Some(None) => self.narrator.seen(&format!("{} does not have {key:?}", member.name)),
-                Some(Some(value)) => return Err(format!("{} without {key:?}: it has {value:?}", member.name)),
+                Some(Some(value)) => {
+                    return Err(format!("{} without {key:?}: it has {value:?}", member.name));
+                }
                 None => return Err(format!("an answer of {} about {key:?}", member.name)),
             }
         }
@@ -218,7 +224,8 @@ impl Story<'_> {
 
     async fn wait_value(&self, member: &Member, key: &str, value: &str) -> Result<(), String> {
         let what = format!("{key:?} = {value:?} on {}", member.name);
-        wait(&what, self.patience(), async || (member.observer.get(key).await?? == value).then_some(())).await?;
+        wait(&what, self.patience(), async || (member.observer.get(key).await?? == value).then_some(()))
+            .await?;
         self.narrator.seen(&format!("{} reads {key:?} = {value:?}", member.name));
         Ok(())
     }
@@ -258,7 +265,8 @@ impl Story<'_> {
         let ends: Option<Vec<Epoch>> = all.iter().map(|runs| runs.newest().map(|run| run.to)).collect();
         let epoch = ends?.into_iter().min().filter(|epoch| *epoch > after)?;
         let roots: Option<Vec<_>> = all.iter().map(|runs| runs.at(epoch)).collect();
-        let digests: Option<Vec<Digest>> = roots?.into_iter().map(|root| root.map(|root| root.digest)).collect();
+        let digests: Option<Vec<Digest>> =
+            roots?.into_iter().map(|root| root.map(|root| root.digest)).collect();
         let digests = digests?;
         digests.iter().all(|digest| *digest == digests[0]).then_some((epoch, digests[0]))
     }

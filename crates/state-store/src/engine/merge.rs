@@ -129,7 +129,11 @@ impl Engine {
     ) -> Result<(), Error> {
         let head = entry.head();
         let epoch = self.sealing_epoch(&head);
-        let pending = self.pending(group, epoch, &head)?;
+        // What awaits sealing is the current entry or one older: a new key has nothing there.
+        let pending = match &before {
+            Some(_) => self.pending(group, epoch, &head)?,
+            None => None,
+        };
         if let Some(before) = before {
             let replaced = before.head();
             if pending == Some(replaced) || self.uncollected(&entry.key) {

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,11 +19,15 @@ use super::{Batch, Error, Storage, Visit};
 
 /// The folder of the database inside the store's.
 const FOLDER: &str = "sled";
+/// How often, and after which pauses, sled is waited for at the end.
+const RELEASE_TRIES: usize = 2_000;
+const RELEASE_PAUSE: Duration = Duration::from_millis(1);
 
 /// A sled database, all in its default tree.
 pub struct SledStorage {
+    // Dropped before the log, which then waits for sled to have let go.
     db: sled::Db,
-    log: File,
+    log: Log,
     blobs: Mutex<Blobs>,
 }
 
@@ -72,7 +77,7 @@ impl SledStorage {
             Ok(Err(error)) => return Err(OpenError::Damaged { path, reason: one_line(&error) }),
             Err(_) => return Err(OpenError::Damaged { path, reason: "sled panicked on its files".into() }),
         };
-        let log = File::open(path.join("db")).map_err(io)?;
+        let log = Log(File::open(path.join("db")).map_err(io)?);
         let blobs = Blobs::open(path.join("blobs")).map_err(io)?;
         // The names of the files that sled made are durable before anything is acknowledged.
         for folder in [&path, folder] {
@@ -124,7 +129,7 @@ impl Storage for SledStorage {
         self.db.apply_batch(writes)?;
         self.db.flush()?;
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner).sync()?;
-        self.log.sync_data()?;
+        self.log.0.sync_data()?;
         Ok(())
     }
 }
@@ -140,6 +145,22 @@ impl From<sled::Error> for Error {
 
 fn one_line(error: &sled::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The log file, held open to sync it. When dropped, it waits until sled's own threads have closed the file
+/// and with it the lock: whoever dropped the storage may open it again at once.
+struct Log(File);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        for _ in 0..RELEASE_TRIES {
+            if self.0.try_lock().is_ok() {
+                return;
+            }
+            std::thread::sleep(RELEASE_PAUSE);
+        }
+        tracing::warn!("sled did not let go of its files");
+    }
 }
 
 /// The folder of the pages that did not fit into the log. Each is a file of its own, named by its place in
@@ -185,6 +206,17 @@ impl Blobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_closed_opens_again_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..50u8 {
+            let storage = SledStorage::open(folder.path(), 1 << 20).unwrap();
+            let mut batch = Batch::default();
+            batch.put(vec![number], vec![number; 1_000]);
+            storage.commit(&batch).unwrap();
+        }
+    }
 
     #[test]
     fn a_second_opening_is_refused_by_name() {

@@ -49,6 +49,7 @@ enum Command {
     Reserve { count: u32, reply: Reply<(u64, Incarnation)> },
     Heard { node: NodeId, incarnation: Incarnation, sequence: u64, epoch: Epoch, reply: Reply<()> },
     Reincarnate { replaced: Incarnation, reply: Reply<Incarnation> },
+    ConfirmClock { reply: Reply<()> },
     Stop,
 }
 
@@ -94,6 +95,8 @@ pub(crate) struct Published {
     pub(crate) local: broadcast::Sender<Arc<LocalWrites>>,
     /// Whether a commit has failed.
     pub(crate) failed: watch::Sender<bool>,
+    /// Why our clock is wrong, when peers say that it is.
+    pub(crate) clock_wrong: watch::Sender<Option<String>>,
 }
 
 /// The time by the process's clock.
@@ -108,6 +111,7 @@ pub(crate) fn writer(engine: Engine, clock: Clock, metrics: Metrics) -> (Writer,
         seals: watch::Sender::new(engine.reader().seals()),
         local: broadcast::Sender::new(LOCAL_MESSAGES),
         failed: watch::Sender::new(false),
+        clock_wrong: watch::Sender::new(None),
     };
     metrics.stats(&engine.view().stats);
     let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
@@ -121,6 +125,10 @@ impl Writer {
         ops: Vec<Op>,
         traceparent: Option<String>,
     ) -> Result<Vec<Written>, Status> {
+        // A version stamped by a wrong clock would win, or lose, for as long as the clock is off.
+        if let Some(why) = &*self.published.clock_wrong.borrow() {
+            return Err(Status::unavailable(format!("this node's clock is wrong: {why}")));
+        }
         let bytes = ops.iter().map(Op::bytes).sum();
         self.ask(bytes, |reply| Command::Write { ops, traceparent, reply }).await
     }
@@ -151,6 +159,11 @@ impl Writer {
 
     pub(crate) async fn reincarnate(&self, replaced: Incarnation) -> Result<Incarnation, Status> {
         self.ask(0, |reply| Command::Reincarnate { replaced, reply }).await
+    }
+
+    /// The wall clock is right: sealing may go on by it.
+    pub(crate) async fn confirm_clock(&self) -> Result<(), Status> {
+        self.ask(0, |reply| Command::ConfirmClock { reply }).await
     }
 
     /// Ends the writer once it has done what waits. Waits for a place in the queue: call it where that may be.

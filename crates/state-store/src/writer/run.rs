@@ -303,6 +303,12 @@ impl Idle {
                 }
                 let _ = reply.send(done);
             }
+            Command::ConfirmClock { reply } => {
+                if refused.is_ok() {
+                    self.engine.confirm_clock(now);
+                }
+                let _ = reply.send(refused);
+            }
             Command::Stop => {}
         }
     }

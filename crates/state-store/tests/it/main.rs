@@ -7,4 +7,3 @@ mod harness;
 mod key_value;
 mod process;
 mod siblings;
-mod tmp_bench;

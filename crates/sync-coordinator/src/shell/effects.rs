@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lattice_core::coordinator::{Effect, Event, Recipients, Route};
+use lattice_core::coordinator::{Clock as Judgement, Effect, Event, Recipients, Route};
 use lattice_core::exchange::{Answer, Ask, Request};
 use lattice_core::model::{Incarnation, NodeId};
 use lattice_core::time::WallTime;
@@ -49,6 +49,8 @@ pub(crate) struct Hands {
     /// Each sibling is told one list after the other, so that the newest is the last.
     telling_store: tokio::sync::Mutex<()>,
     telling_sensor: tokio::sync::Mutex<()>,
+    /// What peers say of our clock.
+    judgement: Mutex<Judgement>,
 }
 
 /// Work of which one at a time is enough: its answer answers everybody.
@@ -97,6 +99,7 @@ impl Hands {
             request_timeout,
             unhurried: Arc::new(Semaphore::new(UNHURRIED_MAX)),
             under_way: Mutex::default(),
+            judgement: Mutex::new(Judgement::Unknown),
             telling_store: tokio::sync::Mutex::default(),
             telling_sensor: tokio::sync::Mutex::default(),
         }
@@ -153,8 +156,16 @@ impl Hands {
                     hands.read_seals().await
                 });
             }
-            // Operators are told by a notice of its own; the store is not asked to do anything.
-            Effect::JudgeClock(judgement) => debug!(?judgement, "our clock was judged"),
+            Effect::JudgeClock(judgement) => {
+                *self.judgement.lock().unwrap_or_else(PoisonError::into_inner) = judgement;
+                let hands = Arc::clone(self);
+                spawn(tasks, "judge the clock", Span::current(), async move {
+                    if let Err(status) = hands.tell_clock().await {
+                        // It is told again when the store's stream comes back.
+                        warn!(reason = reason(&status), "cannot tell the store of our clock");
+                    }
+                });
+            }
             Effect::Exchange { .. }
             | Effect::ReadLocalNodes { .. }
             | Effect::Compare { .. }
@@ -180,6 +191,13 @@ impl Hands {
                 self.sensor.set_trust(self.trust.keys().iter().copied()).await
             }
         }
+    }
+
+    /// Tells the store what peers say of our clock, as they say it when it is told.
+    pub(crate) async fn tell_clock(&self) -> Result<(), tonic::Status> {
+        let _turn = self.telling_store.lock().await;
+        let judgement = self.judgement.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.store.judge_clock(&judgement).await
     }
 
     /// Asks a peer one thing over one route, within one deadline.

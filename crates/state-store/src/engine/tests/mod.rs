@@ -6,4 +6,3 @@ mod properties;
 mod reading;
 mod sealing;
 mod serving;
-mod tmp_bench;

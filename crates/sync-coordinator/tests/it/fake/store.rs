@@ -340,6 +340,13 @@ impl StateStore for FakeStore {
         Err(Status::unimplemented("this store has one incarnation"))
     }
 
+    async fn judge_clock(
+        &self,
+        _: Request<wire::JudgeClockRequest>,
+    ) -> Result<Answered<wire::JudgeClockResponse>, Status> {
+        Ok(Answered::new(wire::JudgeClockResponse {}))
+    }
+
     async fn set_trust(
         &self,
         request: Request<wire::SetTrustRequest>,

@@ -1,11 +1,14 @@
-//! Small files of the coordinator: written whole, or not at all.
+//! Small files: written whole or not at all, and read up to a limit.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
 /// Replaces `path` by `bytes`: whoever reads it, now or after a power loss, finds the old or the new content.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says; the old content stands then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let mut file = File::create(&temporary)?;
@@ -20,7 +23,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The content of `path`, at most `limit` bytes; `None` when there is no such file.
-pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+///
+/// # Errors
+/// What the system says, or that the file is too large.
+pub fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,0 +1,149 @@
+//! Faults done to a world: nodes stopped and started, disks taken away, lines cut, members turned into liars.
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::faults::{Fault, Part};
+use super::ledger::Map;
+use super::liar::{Liar, Lie};
+use super::network::Way;
+use super::step::Outbox;
+use super::verdict::Broken;
+use super::world::World;
+
+impl World {
+    /// Makes something go wrong, or right, now.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn apply(&mut self, fault: Fault) -> Result<(), Broken> {
+        self.faults += 1;
+        self.trace.line(self.now, format_args!("{fault:?}"));
+        match fault {
+            Fault::Cut { way, from, to } => {
+                self.cut(way, &from, &to, true);
+                Ok(())
+            }
+            Fault::Join { way, from, to } => {
+                self.cut(way, &from, &to, false);
+                Ok(())
+            }
+            Fault::Lines { way, line } => {
+                self.network.set_all(way, line);
+                Ok(())
+            }
+            Fault::Stop(part, node) => self.stop(part, node),
+            Fault::Start(node) => self.start(node),
+            Fault::Wipe(node) => self.wipe(node),
+            Fault::RollBack(node) => self.roll_back(node),
+            Fault::Clock(node, skew) => {
+                self.nodes[node].set_clock(skew);
+                self.after(node);
+                Ok(())
+            }
+            Fault::Lie(node, lies, often) => {
+                self.lie(node, &lies, often);
+                Ok(())
+            }
+        }
+    }
+
+    fn cut(&mut self, way: Way, from: &[usize], to: &[usize], cut: bool) {
+        for &a in from {
+            for &b in to.iter().filter(|b| **b != a) {
+                self.network.cut(way, a, b, cut);
+            }
+        }
+        self.look_at_connections();
+    }
+
+    fn stop(&mut self, part: Part, node: usize) -> Result<(), Broken> {
+        let mut out = Outbox::default();
+        let (now, stopped) = (self.now, &mut self.nodes[node]);
+        match part {
+            Part::Store => stopped.stop_store(now, &mut out),
+            Part::Sensor => stopped.stop_sensor(now, &mut out),
+            Part::Coordinator => stopped.stop_coordinator(&mut out),
+            Part::All => stopped.stop(&mut out),
+        }
+        self.take_out(node, out)?;
+        match part {
+            Part::Sensor | Part::All => self.drop_connections(node),
+            Part::Store | Part::Coordinator => Ok(()),
+        }
+    }
+
+    pub(super) fn start(&mut self, node: usize) -> Result<(), Broken> {
+        let mut out = Outbox::default();
+        self.nodes[node].start(self.now, &mut out);
+        self.take_out(node, out)?;
+        self.look_at_connections();
+        Ok(())
+    }
+
+    fn wipe(&mut self, node: usize) -> Result<(), Broken> {
+        let lost = self.disk_map(node)?;
+        self.stop(Part::All, node)?;
+        self.nodes[node].wipe();
+        self.owe_less(node, &lost)?;
+        self.start(node)
+    }
+
+    fn roll_back(&mut self, node: usize) -> Result<(), Broken> {
+        let Some(earlier) = self.snapshots.as_ref().map(|disks| disks[node].snapshot()) else {
+            return Ok(());
+        };
+        let lost = self.disk_map(node)?;
+        self.stop(Part::All, node)?;
+        self.nodes[node].roll_back(earlier);
+        self.checks.rolled_back.insert(node);
+        self.checks.doubtful.insert(self.directory.id(node));
+        self.start(node)?;
+        let left = self.disk_map(node)?;
+        let lost = lost.into_iter().filter(|(key, entry)| left.get(key) != Some(entry)).collect();
+        self.owe_less(node, &lost)
+    }
+
+    /// What only a lost disk held is owed no longer.
+    fn owe_less(&mut self, node: usize, lost: &Map) -> Result<(), Broken> {
+        let mut others = Vec::new();
+        for other in 0..self.nodes.len() {
+            if other != node || self.nodes[node].store().is_some() {
+                others.push(self.disk_map(other)?);
+            }
+        }
+        self.ledger.disk_lost(lost, &others);
+        Ok(())
+    }
+
+    /// What a node's disk holds, whether its store runs or not.
+    fn disk_map(&mut self, node: usize) -> Result<Map, Broken> {
+        if self.nodes[node].store().is_some() {
+            return self.map(node).map_err(|what| self.broken(Some(node), what));
+        }
+        let map = self.nodes[node].stopped_map(self.now, self.ledger.keys());
+        map.map_err(|what| self.broken(Some(node), what))
+    }
+
+    fn lie(&mut self, node: usize, lies: &[Lie], often: f64) {
+        if lies.is_empty() {
+            self.liars.remove(&node);
+            return;
+        }
+        self.checks.doubtful.insert(self.directory.id(node));
+        let random = Xoshiro256PlusPlus::seed_from_u64(self.random.random());
+        let liar = Liar::new(self.directory.key(node).clone(), lies, often, random);
+        self.liars.insert(node, liar);
+    }
+
+    /// Ends a node's connections at once, as its operating system does.
+    fn drop_connections(&mut self, node: usize) -> Result<(), Broken> {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            if self.network.connected(node, other) {
+                self.network.break_now(node, other);
+                self.connection(node.min(other), node.max(other), false)?;
+            }
+        }
+        Ok(())
+    }
+}
