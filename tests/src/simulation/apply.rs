@@ -85,6 +85,7 @@ impl World {
         let lost = self.disk_map(node)?;
         self.stop(Part::All, node)?;
         self.nodes[node].wipe();
+        self.checks.wiped.insert(self.directory.id(node));
         self.owe_less(node, &lost)?;
         self.start(node)
     }

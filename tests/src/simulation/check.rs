@@ -81,6 +81,8 @@ pub struct Checks {
     pub rolled_back: BTreeSet<usize>,
     /// Nodes that have lied, or whose disk was rolled back: others may say so.
     pub doubtful: BTreeSet<NodeId>,
+    /// Nodes whose disk was lost: a question about the old tree may have no answer in the new one.
+    pub wiped: BTreeSet<NodeId>,
     /// What was seen so far.
     pub tally: Tally,
 }
@@ -93,6 +95,7 @@ impl Checks {
             nodes: (0..nodes).map(|_| Watched::default()).collect(),
             rolled_back: BTreeSet::new(),
             doubtful: BTreeSet::new(),
+            wiped: BTreeSet::new(),
             tally: Tally::default(),
         }
     }
@@ -172,7 +175,10 @@ impl Checks {
             Outcome::Lied | Outcome::NoProgress => true,
             // What an honest store says when it cannot answer now. Anything else was asked wrongly, or is no
             // answer.
-            Outcome::Refused => !MAY_REFUSE.iter().any(|reason| detail.starts_with(reason)),
+            Outcome::Refused => {
+                let wiped = self.wiped.contains(peer) && detail.starts_with("Malformed: position");
+                !wiped && !MAY_REFUSE.iter().any(|reason| detail.starts_with(reason))
+            }
             Outcome::Healed | Outcome::Stale | Outcome::TimedOut | Outcome::Lost => false,
         };
         match blamed && !self.doubtful.contains(peer) {

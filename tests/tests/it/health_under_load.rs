@@ -49,7 +49,7 @@ async fn write_for(client: Client, writer: usize, during: Duration) -> usize {
     let mut count = 0;
     while start.elapsed() < during {
         let key = if count % 2 == 0 { format!("hot/{}", count % 5) } else { format!("own/{writer}/{count}") };
-        client.put(&key, &format!("{writer}:{count}")).await.unwrap();
+        client.put(&key, &format!("{writer}:{count}")).await.expect("a healthy node takes writes");
         count += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
