@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use lattice_runtime::config::Listen;
+use lattice_runtime::grpc::Server;
 use lattice_runtime::process::{self, Failure};
 use lattice_runtime::{Config, Runtime};
 use state_store::Service;
@@ -19,8 +20,8 @@ impl process::Service for StateStore {
     }
 
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
-        let mut service = Service::bind(&config, &runtime).await?;
-        service.listen().await?;
+        let server = Server::bind("store.listen", &config.store.listen).await?;
+        let service = Service::bind(&config, &runtime).await?.on(server);
         Ok(service.run(shutdown).await?)
     }
 }

@@ -88,7 +88,6 @@ impl From<Error> for Failure {
 
 /// The store, open and not yet running.
 pub struct Service {
-    listen: Listen,
     server: Option<grpc::Server>,
     routes: Routes,
     reader: Reader,
@@ -145,17 +144,14 @@ impl Service {
         )
         .add_service(health_service)
         .add_service(grpc::reflection(&[lattice_proto::DESCRIPTORS])?);
-        let listen = config.store.listen.clone();
-        Ok(Self { listen, server: None, routes, reader, writer, idle, health, tasks })
+        Ok(Self { server: None, routes, reader, writer, idle, health, tasks })
     }
 
-    /// Opens `store.listen` too, for a store with a process of its own.
-    ///
-    /// # Errors
-    /// [`Error::Listen`] when the port cannot be had.
-    pub async fn listen(&mut self) -> Result<(), Error> {
-        self.server = Some(grpc::Server::bind("store.listen", &self.listen).await?);
-        Ok(())
+    /// Serves on `server` too, for a store with a process of its own. The caller has bound it first: a port
+    /// that is taken is refused before any file is touched.
+    pub fn on(mut self, server: grpc::Server) -> Self {
+        self.server = Some(server);
+        self
     }
 
     /// Where it listens, with the actual port; `None` when it has no socket.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use lattice_runtime::config::Listen;
-use lattice_runtime::grpc::Channel;
+use lattice_runtime::grpc::{Channel, Server};
 use lattice_runtime::process::{self, Failure};
 use lattice_runtime::{Config, Runtime};
 use sync_coordinator::{Channels, Service};
@@ -24,8 +24,8 @@ impl process::Service for Coordinator {
             store: Channel::connect(&config.store.listen),
             sensor: Channel::connect(&config.sensor.listen),
         };
-        let mut service = Service::bind(&config, &runtime, channels).await?;
-        service.listen().await?;
+        let server = Server::bind("coordinator.listen", &config.coordinator.listen).await?;
+        let service = Service::bind(&config, &runtime, channels).await?.on(server);
         Ok(service.run(shutdown).await?)
     }
 }

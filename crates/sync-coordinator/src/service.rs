@@ -102,7 +102,6 @@ impl From<Error> for Failure {
 pub struct Service {
     routes: Routes,
     server: Option<grpc::Server>,
-    listen: Listen,
     tasks: TaskGroup,
     shell: Shell,
     inbox: mpsc::Receiver<(Span, Input)>,
@@ -195,7 +194,6 @@ impl Service {
         Ok(Self {
             routes: routes(api)?,
             server: None,
-            listen: config.coordinator.listen.clone(),
             shell: Shell::new(machine, clock, Arc::clone(&hands), report, tasks.clone()),
             inbox: waiting,
             files,
@@ -208,13 +206,11 @@ impl Service {
         })
     }
 
-    /// Opens `coordinator.listen` too, for a coordinator with a process of its own.
-    ///
-    /// # Errors
-    /// [`Error::Listen`] when the port cannot be had.
-    pub async fn listen(&mut self) -> Result<(), Error> {
-        self.server = Some(grpc::Server::bind("coordinator.listen", &self.listen).await?);
-        Ok(())
+    /// Serves on `server` too, for a coordinator with a process of its own. The caller has bound it first: a port
+    /// that is taken is refused before any file is touched.
+    pub fn on(mut self, server: grpc::Server) -> Self {
+        self.server = Some(server);
+        self
     }
 
     /// Where it listens, with the actual port; `None` when it has no socket.

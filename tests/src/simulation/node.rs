@@ -224,7 +224,10 @@ impl Node {
                 out.seen.push(Seen::Acknowledged(entry));
                 true
             }
-            Err(_) => false,
+            Err(error) => {
+                out.seen.push(Seen::StoreFailed(error));
+                false
+            }
         }
     }
 

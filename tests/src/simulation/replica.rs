@@ -125,7 +125,11 @@ impl Replica {
         let (_, mut committed) =
             self.engine.write(&[op], self.now(now, wall)).map_err(|error| error.to_string())?;
         self.committed(&committed, now, wall);
-        committed.local.pop().ok_or_else(|| "the write is not among what was committed".to_owned())
+        let written = committed.local.pop().ok_or("the write is not among what was committed")?;
+        match self.reader.current(&written.key).map_err(|error| error.to_string())? {
+            Some(read) if read == written => Ok(written),
+            read => Err(format!("{written:?} was acknowledged, {read:?} is read")),
+        }
     }
 
     /// Merges what gossip brought.

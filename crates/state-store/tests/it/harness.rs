@@ -69,8 +69,8 @@ impl Store {
     /// Called over a socket.
     pub(crate) async fn start_on_a_socket(config: &Config) -> Self {
         let runtime = Runtime::new();
-        let mut service = Service::bind(config, &runtime).await.unwrap();
-        service.listen().await.unwrap();
+        let server = grpc::Server::bind("store.listen", &config.store.listen).await.unwrap();
+        let service = Service::bind(config, &runtime).await.unwrap().on(server);
         let channel = Channel::connect(&service.local_addr().unwrap());
         Self::run(service, &channel, runtime)
     }
