@@ -1,8 +1,10 @@
 //! A Lattice node in one process, and the command line.
 //!
-//! [`node`] composes the four services; [`cli`] is what an operator types; [`demo`] runs a small cluster and
-//! tells what happens to it. How the services fit together is known here and nowhere else.
+//! [`node`] composes the four services; [`args`] is what can be typed, `cli` the commands that ask a running
+//! node, and `demo` runs a small cluster and tells what happens to it. How the services fit together is known
+//! here and nowhere else.
 
-pub mod cli;
-pub mod demo;
+pub mod args;
+mod cli;
+mod demo;
 pub mod node;

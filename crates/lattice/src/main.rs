@@ -1,5 +1,5 @@
 //! The `lattice` binary.
 
 fn main() -> std::process::ExitCode {
-    lattice::cli::main()
+    lattice::args::main()
 }

@@ -20,14 +20,14 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// The node that is asked. Dials at the first question.
 #[derive(Clone, Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     transport: InterceptedService<Channel, Credentials>,
     url: String,
 }
 
 /// What every request carries.
 #[derive(Clone, Debug)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     authorization: Option<MetadataValue<Ascii>>,
 }
 
@@ -45,7 +45,7 @@ impl Connection {
     ///
     /// # Errors
     /// A usage failure when `url` is not a base URL, or `token` cannot be sent in a header.
-    pub fn open(url: &str, token: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn open(url: &str, token: Option<&str>) -> Result<Self, Failure> {
         let endpoint = Endpoint::from_str(url).ok().filter(|endpoint| {
             let uri = endpoint.uri();
             uri.scheme_str() == Some("http") && uri.host().is_some()
@@ -69,31 +69,31 @@ impl Connection {
     }
 
     /// Where the node is.
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// The key-value API.
-    pub fn key_value(&self) -> KeyValueClient<InterceptedService<Channel, Credentials>> {
+    pub(crate) fn key_value(&self) -> KeyValueClient<InterceptedService<Channel, Credentials>> {
         KeyValueClient::new(self.transport.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// The operators' API.
-    pub fn coordinator(&self) -> SyncCoordinatorClient<InterceptedService<Channel, Credentials>> {
+    pub(crate) fn coordinator(&self) -> SyncCoordinatorClient<InterceptedService<Channel, Credentials>> {
         SyncCoordinatorClient::new(self.transport.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// A request with the deadline of an ordinary question.
-    pub fn request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(ANSWER_WITHIN);
         request
     }
 
     /// What a refused call means to the one who typed it.
-    pub fn failure(&self, status: &Status) -> Failure {
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
         match status.code() {
             tonic::Code::NotFound => Failure::not_found(status.message()),
             tonic::Code::InvalidArgument => Failure::usage(status.message().to_owned()),

@@ -12,7 +12,7 @@ use super::output::{Failure, Output, rfc3339, size, time};
 
 /// The paths that can be pinned.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(super) enum PathChoice {
+pub(crate) enum PathChoice {
     /// The node chooses, per peer
     Auto,
     /// Always P2P
@@ -23,7 +23,7 @@ pub(super) enum PathChoice {
 
 /// What can be done to the trusted keys.
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum TrustCommand {
+pub(crate) enum TrustCommand {
     /// The effective trusted keys, and where each comes from
     List,
     /// Trust a key from now on
@@ -39,7 +39,7 @@ pub(super) enum TrustCommand {
 }
 
 /// What the node is and how it does.
-pub(super) async fn status(node: Connection, out: Output) -> Result<(), Failure> {
+pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure> {
     let status = ask_status(&node).await?;
     let sensor = status.sensor.clone().unwrap_or_default();
     if out.is_json() {
@@ -105,7 +105,7 @@ pub(super) async fn status(node: Connection, out: Output) -> Result<(), Failure>
 }
 
 /// The peers, one a row.
-pub(super) async fn peers(node: Connection, out: Output) -> Result<(), Failure> {
+pub(crate) async fn peers(node: Connection, out: Output) -> Result<(), Failure> {
     let status = ask_status(&node).await?;
     if out.is_json() {
         let peers: Vec<_> = status.peers.iter().map(peer_json).collect();
@@ -150,7 +150,7 @@ pub(super) async fn peers(node: Connection, out: Output) -> Result<(), Failure> 
 }
 
 /// Follows the node's events until it ends or the reader goes.
-pub(super) async fn events(node: Connection, out: Output) -> Result<(), Failure> {
+pub(crate) async fn events(node: Connection, out: Output) -> Result<(), Failure> {
     let answer = node.coordinator().watch_events(WatchEventsRequest {}).await;
     let mut events = answer.map_err(|status| node.failure(&status))?.into_inner();
     eprintln!("Following the events of {} (end with Ctrl-C)", node.url());
@@ -168,7 +168,7 @@ pub(super) async fn events(node: Connection, out: Output) -> Result<(), Failure>
 }
 
 /// The last heals, one a row.
-pub(super) async fn heals(node: Connection, out: Output, limit: u32) -> Result<(), Failure> {
+pub(crate) async fn heals(node: Connection, out: Output, limit: u32) -> Result<(), Failure> {
     let request = node.request(HealsRequest { limit });
     let answer = node.coordinator().heals(request).await.map_err(|status| node.failure(&status))?;
     let heals = answer.into_inner().heals;
@@ -213,7 +213,7 @@ pub(super) async fn heals(node: Connection, out: Output, limit: u32) -> Result<(
 }
 
 /// Pins a path, or unpins it.
-pub(super) async fn switch(node: Connection, out: Output, choice: PathChoice) -> Result<(), Failure> {
+pub(crate) async fn switch(node: Connection, out: Output, choice: PathChoice) -> Result<(), Failure> {
     let mode = match choice {
         PathChoice::Auto => Mode::Auto,
         PathChoice::P2p => Mode::P2p,
@@ -229,7 +229,7 @@ pub(super) async fn switch(node: Connection, out: Output, choice: PathChoice) ->
 }
 
 /// Starts a pull from one peer, or from all.
-pub(super) async fn reconcile(node: Connection, out: Output, peer: Option<String>) -> Result<(), Failure> {
+pub(crate) async fn reconcile(node: Connection, out: Output, peer: Option<String>) -> Result<(), Failure> {
     let peer = peer.map(|peer| parse_key("PEER", &peer)).transpose()?;
     let request = node.request(ReconcileRequest { node: peer.unwrap_or_default().into() });
     let answer = node.coordinator().reconcile(request).await.map_err(|status| node.failure(&status))?;
@@ -244,7 +244,7 @@ pub(super) async fn reconcile(node: Connection, out: Output, peer: Option<String
 }
 
 /// Lists or changes the trusted keys.
-pub(super) async fn trust(node: Connection, out: Output, command: TrustCommand) -> Result<(), Failure> {
+pub(crate) async fn trust(node: Connection, out: Output, command: TrustCommand) -> Result<(), Failure> {
     let change = match command {
         TrustCommand::List => None,
         TrustCommand::Add { key } => Some(trust_request::Change::Add(parse_key("KEY", &key)?.into())),

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::output::{Failure, Output};
 
 /// Makes the key at `file` unless there is one, and prints its public half.
-pub(super) fn run(file: &Path, out: Output) -> Result<(), Failure> {
+pub(crate) fn run(file: &Path, out: Output) -> Result<(), Failure> {
     let existed = file.exists();
     if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)

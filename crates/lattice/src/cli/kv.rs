@@ -19,7 +19,7 @@ const PAGE_MAX: u32 = 1_000;
 const SHOWN_CHARS_MAX: usize = 60;
 
 /// Prints the bytes of a value, or the whole entry as JSON.
-pub(super) async fn get(node: Connection, out: Output, key: String) -> Result<(), Failure> {
+pub(crate) async fn get(node: Connection, out: Output, key: String) -> Result<(), Failure> {
     let request = node.request(GetRequest { key: key.clone().into(), version_min: None });
     let answer = node.key_value().get(request).await.map_err(|status| node.failure(&status))?;
     let entry = answer.into_inner().entry.unwrap_or_default();
@@ -31,7 +31,7 @@ pub(super) async fn get(node: Connection, out: Output, key: String) -> Result<()
 }
 
 /// Writes a value, from the command line or from standard input.
-pub(super) async fn put(
+pub(crate) async fn put(
     node: Connection,
     out: Output,
     key: String,
@@ -55,7 +55,7 @@ pub(super) async fn put(
 }
 
 /// Deletes a key, also when there is nothing.
-pub(super) async fn delete(node: Connection, out: Output, key: String) -> Result<(), Failure> {
+pub(crate) async fn delete(node: Connection, out: Output, key: String) -> Result<(), Failure> {
     let request = node.request(DeleteRequest { key: key.clone().into(), condition: None });
     let answer = node.key_value().delete(request).await.map_err(|status| node.failure(&status))?;
     let version = version_text(answer.into_inner().version.as_ref());
@@ -66,7 +66,7 @@ pub(super) async fn delete(node: Connection, out: Output, key: String) -> Result
 }
 
 /// Lists up to `limit` entries, page by page.
-pub(super) async fn list(node: Connection, out: Output, prefix: String, limit: u32) -> Result<(), Failure> {
+pub(crate) async fn list(node: Connection, out: Output, prefix: String, limit: u32) -> Result<(), Failure> {
     let mut left = limit;
     let mut cursor = bytes::Bytes::new();
     let mut entries = Vec::new();
@@ -104,7 +104,7 @@ pub(super) async fn list(node: Connection, out: Output, prefix: String, limit: u
 }
 
 /// A duration with one unit: `500ms`, `60s`, `5m`, `24h`.
-pub(super) fn parse_ttl(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_ttl(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let millis = match unit {

@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 
 /// Tables for people, or JSON for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Aligned columns.
     Table,
     /// One JSON document; one a line where there are many.
@@ -16,30 +16,30 @@ pub enum Format {
 
 /// Where answers go.
 #[derive(Clone, Copy, Debug)]
-pub struct Output {
+pub(crate) struct Output {
     format: Format,
 }
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     message: String,
     status: u8,
 }
 
 impl Failure {
     /// Not found, or not true: exit status 1.
-    pub fn not_found(message: &str) -> Self {
+    pub(crate) fn not_found(message: &str) -> Self {
         Self { message: message.to_owned(), status: 1 }
     }
 
     /// Wrong usage: exit status 2.
-    pub fn usage(message: String) -> Self {
+    pub(crate) fn usage(message: String) -> Self {
         Self { message, status: 2 }
     }
 
     /// Refused or failed: exit status 3.
-    pub fn refused(message: String) -> Self {
+    pub(crate) fn refused(message: String) -> Self {
         Self { message, status: 3 }
     }
 }
@@ -52,12 +52,12 @@ impl From<io::Error> for Failure {
 
 impl Output {
     /// To standard output, in `format`.
-    pub fn new(format: Format) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         Self { format }
     }
 
     /// Whether programs read it.
-    pub fn is_json(self) -> bool {
+    pub(crate) fn is_json(self) -> bool {
         self.format == Format::Json
     }
 
@@ -65,7 +65,7 @@ impl Output {
     ///
     /// # Errors
     /// When standard output does not take it.
-    pub fn json(self, value: &serde_json::Value) -> Result<(), Failure> {
+    pub(crate) fn json(self, value: &serde_json::Value) -> Result<(), Failure> {
         self.line(&value.to_string())
     }
 
@@ -73,7 +73,7 @@ impl Output {
     ///
     /// # Errors
     /// When standard output does not take it.
-    pub fn line(self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.write_all(b"\n")?;
@@ -84,7 +84,7 @@ impl Output {
     ///
     /// # Errors
     /// When standard output does not take them.
-    pub fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         out.write_all(bytes)?;
         Ok(out.flush()?)
@@ -94,7 +94,7 @@ impl Output {
     ///
     /// # Errors
     /// When standard output does not take it.
-    pub fn table(self, header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    pub(crate) fn table(self, header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(header);
@@ -107,7 +107,7 @@ impl Output {
 }
 
 /// Turns the end of a command into an exit status, and its failure into one line on standard error.
-pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
+pub(crate) fn finish(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

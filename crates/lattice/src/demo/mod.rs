@@ -21,7 +21,7 @@ use narrator::Narrator;
   lattice demo --fast            the whole story in less than a minute, then play with the nodes
   lattice demo --fast --exit     the same as a check: status 0 only if every step was seen
   lattice demo                   with the timers that production uses (about four minutes)")]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// How many nodes, 3 to 9
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
     nodes: u8,
@@ -34,7 +34,7 @@ pub struct DemoArgs {
 }
 
 /// Runs the story, then leaves the nodes to the user unless asked to end.
-pub fn main(args: DemoArgs) -> ExitCode {
+pub(crate) fn main(args: DemoArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refused(&format!("start: {error}")),

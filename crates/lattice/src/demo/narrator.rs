@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lattice_proto::coordinator::v1::Event;
 
-use crate::cli::event_line;
+use crate::cli::cluster::event_line;
 
 /// Writes to standard output; with colour on a terminal only.
 #[derive(Clone, Copy, Debug)]

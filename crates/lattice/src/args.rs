@@ -1,0 +1,176 @@
+//! What can be typed after `lattice`, and which part of the crate does it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use lattice_runtime::config::ConfigArgs;
+
+use crate::cli::{Connection, Failure, Format, Output, cluster, finish, keygen, kv};
+use crate::{demo, node};
+
+/// A replicated key-value state store that heals itself.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lattice",
+    version,
+    about = "A replicated key-value state store that heals itself",
+    after_help = "Examples:
+  lattice demo --fast                     watch three nodes lose each other and heal
+  lattice keygen --file node.key          make a node's key and print its public half
+  lattice node --config node-1.toml       run a node
+  lattice put greeting hello              write, and read back
+  lattice get greeting
+  lattice --output json peers             what this node sees, for a program
+
+Exit status: 0 done, 1 not found or not true, 2 usage or configuration, 3 refused or failed."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which node is asked, and how the answer looks.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The node to ask: its gateway's base URL
+    #[arg(long, global = true, env = "LATTICE_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The token to ask with, when the node wants one
+    #[arg(long, global = true, env = "LATTICE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Tables for people, or JSON for programs
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node: store, sensor, coordinator and gateway in one process
+    #[command(after_help = "Examples:
+  lattice node
+  lattice node --config node-1.toml
+  lattice node --set gateway.listen=127.0.0.1:8081 --set node.data_dir=./data-1
+  lattice node --config node-1.toml --print-config")]
+    Node(ConfigArgs),
+    /// Start a local cluster that shows isolation, failover, divergence and healing
+    Demo(demo::DemoArgs),
+    /// Make a node's key, and print its public half
+    #[command(after_help = "Examples:
+  lattice keygen --file ./data/node.key
+  lattice --output json keygen --file ./data/node.key
+
+An existing key is never overwritten: its public half is printed again.")]
+    Keygen {
+        /// Where the secret seed goes (64 hex characters, mode 0600)
+        #[arg(long, default_value = "node.key")]
+        file: PathBuf,
+    },
+    /// Print the value of a key
+    Get {
+        /// The key
+        key: String,
+    },
+    /// Write a value
+    #[command(after_help = "Examples:
+  lattice put greeting hello
+  lattice put report - < report.pdf
+  lattice put session abc --ttl 60s")]
+    Put {
+        /// The key
+        key: String,
+        /// The value; `-`, or nothing, reads it from standard input
+        #[arg(default_value = "-")]
+        value: String,
+        /// How long the key lives, like 500ms, 60s, 5m, 24h
+        #[arg(long, value_parser = kv::parse_ttl)]
+        ttl: Option<std::time::Duration>,
+    },
+    /// Delete a key
+    Delete {
+        /// The key
+        key: String,
+    },
+    /// List keys and values in key order
+    List {
+        /// Only keys that begin so
+        #[arg(default_value = "")]
+        prefix: String,
+        /// The most entries to list
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// What the node is, which path it uses, and how healthy it is
+    Status,
+    /// The peers, as the node sees them
+    Peers,
+    /// Follow what happens, as it happens
+    Events,
+    /// The last reconciliations, newest first
+    Heals {
+        /// The most heals to list, 1 to 1000
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Pin a path, or leave the choice to the node; until it restarts
+    Switch {
+        /// The path
+        mode: cluster::PathChoice,
+    },
+    /// Start a reconciliation now
+    Reconcile {
+        /// The peer's public key; every known peer when left out
+        peer: Option<String>,
+    },
+    /// The trusted keys: list, add, remove
+    Trust {
+        #[command(subcommand)]
+        change: cluster::TrustCommand,
+    },
+}
+
+/// Parses the arguments, runs the command, and says how it ended.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    match command {
+        Command::Node(config) => node::main(&config),
+        Command::Demo(args) => demo::main(args),
+        Command::Keygen { file } => finish(keygen::run(&file, Output::new(global.output))),
+        Command::Get { key } => ask(global, async |node, out| kv::get(node, out, key).await),
+        Command::Put { key, value, ttl } => {
+            ask(global, async move |node, out| kv::put(node, out, key, value, ttl).await)
+        }
+        Command::Delete { key } => ask(global, async |node, out| kv::delete(node, out, key).await),
+        Command::List { prefix, limit } => {
+            ask(global, async move |node, out| kv::list(node, out, prefix, limit).await)
+        }
+        Command::Status => ask(global, async |node, out| cluster::status(node, out).await),
+        Command::Peers => ask(global, async |node, out| cluster::peers(node, out).await),
+        Command::Events => ask(global, async |node, out| cluster::events(node, out).await),
+        Command::Heals { limit } => {
+            ask(global, async move |node, out| cluster::heals(node, out, limit).await)
+        }
+        Command::Switch { mode } => {
+            ask(global, async move |node, out| cluster::switch(node, out, mode).await)
+        }
+        Command::Reconcile { peer } => {
+            ask(global, async |node, out| cluster::reconcile(node, out, peer).await)
+        }
+        Command::Trust { change } => ask(global, async |node, out| cluster::trust(node, out, change).await),
+    }
+}
+
+/// Runs a command that asks a node.
+fn ask(global: Global, command: impl AsyncFnOnce(Connection, Output) -> Result<(), Failure>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return finish(Err(Failure::refused(format!("start: {error}")))),
+    };
+    let out = Output::new(global.output);
+    finish(runtime.block_on(async {
+        let node = Connection::open(&global.url, global.token.as_deref())?;
+        command(node, out).await
+    }))
+}
