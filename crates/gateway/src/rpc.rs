@@ -26,6 +26,8 @@ use crate::auth::{Denied, Grant};
 /// The port as a whole, to the health service.
 const WHOLE: &str = "";
 const DEADLINE: &str = "grpc-timeout";
+/// What asks for no more than a few names is small: anybody may send some of it.
+const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 /// What this port serves; reflection tells of no more, though the descriptors hold all of the node.
 const SERVED: [&str; 4] = [
@@ -50,10 +52,10 @@ pub(crate) async fn services(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let passed = Passed(app);
-    let routes = Routes::new(health)
+    let routes = Routes::new(health.max_decoding_message_size(QUESTION_BYTES_MAX))
         .add_service(reflection)
         .add_service(KeyValueServer::new(passed.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(SyncCoordinatorServer::new(passed));
+        .add_service(SyncCoordinatorServer::new(passed).max_decoding_message_size(QUESTION_BYTES_MAX));
     Ok((grpc::layered(routes), reporter))
 }
 

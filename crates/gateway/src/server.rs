@@ -77,7 +77,7 @@ impl Server {
     async fn http(self, route: &'static str, request: Request<Body>) -> Response {
         let place = match self.app.admit(route) {
             Ok(place) => place,
-            Err(problem) => return problem.into_response(),
+            Err(problem) => return secured(problem.into_response()),
         };
         let (request, unread) = drain::watch(request);
         let handled = AssertUnwindSafe(self.routed(route, request)).catch_unwind();
@@ -122,7 +122,8 @@ impl Server {
             Ok(grant) => request.extensions_mut().insert(grant),
             Err(denied) => return denied.status().into_http::<Body>(),
         };
-        if !access::streams(route) && !request.headers().contains_key(GRPC_TIMEOUT) {
+        // Also in place of a longer one: who never sends the rest of a call must not keep its place.
+        if !access::streams(route) && !in_time(request.headers()) {
             request.headers_mut().insert(GRPC_TIMEOUT, GRPC_TIMEOUT_MAX);
         }
         match self.grpc.oneshot(request).await {
@@ -169,6 +170,27 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
+/// Whether a call ends within [`REQUEST_MAX`] by its caller's own deadline; one that cannot be read is none.
+fn in_time(headers: &HeaderMap) -> bool {
+    let given = headers.get(GRPC_TIMEOUT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some((unit_at, unit)) = given.char_indices().next_back() else { return false };
+    let number = &given[..unit_at];
+    let unit_ns: u128 = match unit {
+        'H' => 3_600_000_000_000,
+        'M' => 60_000_000_000,
+        'S' => 1_000_000_000,
+        'm' => 1_000_000,
+        'u' => 1_000,
+        'n' => 1,
+        _ => return false,
+    };
+    // As gRPC has it: 1 to 8 digits.
+    if !(1..=8).contains(&number.len()) || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
+    number.parse::<u128>().is_ok_and(|number| number * unit_ns <= REQUEST_MAX.as_nanos())
+}
+
 /// Values are whatever clients stored: no browser is to take one for a page of ours.
 fn secured(mut response: Response) -> Response {
     let headers = response.headers_mut();
@@ -182,6 +204,37 @@ fn secured(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_callers_deadline_counts_up_to_ours() {
+        for (given, counts) in [
+            (None, false),
+            (Some("30S"), true),
+            (Some("30000000u"), true),
+            (Some("99999999n"), true),
+            (Some("0m"), true),
+            (Some("31S"), false),
+            (Some("30001m"), false),
+            (Some("99999999H"), false),
+            (Some("1M"), false),
+            (Some("000000030S"), false),
+            (Some("+30S"), false),
+            (Some("S"), false),
+            (Some("30"), false),
+            (Some("soon"), false),
+            (Some(""), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(given) = given {
+                headers.insert(GRPC_TIMEOUT, given.parse().unwrap());
+            }
+            assert_eq!(in_time(&headers), counts, "{given:?}");
+        }
+        assert!(in_time(&HeaderMap::from_iter([(
+            http::HeaderName::from_static(GRPC_TIMEOUT),
+            GRPC_TIMEOUT_MAX
+        )])));
+    }
 
     #[test]
     fn the_content_type_tells_grpc() {

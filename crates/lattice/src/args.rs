@@ -98,8 +98,8 @@ An existing key is never overwritten: its public half is printed again.")]
         /// Only keys that begin so
         #[arg(default_value = "")]
         prefix: String,
-        /// The most entries to list
-        #[arg(long, default_value_t = 100)]
+        /// The most entries to list, at least 1
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
     /// What the node is, which path it uses, and how healthy it is

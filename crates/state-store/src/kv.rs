@@ -46,7 +46,8 @@ impl wire::key_value_server::KeyValue for KeyValue {
         let request = request.into_inner();
         let key = convert::key("key", request.key)?;
         let version_min: Option<Version> = convert::optional("version_min", request.version_min)?;
-        let entry = self.reader.current(&key).map_err(|error| status(&error))?;
+        let reader = self.reader.clone();
+        let entry = blocking(move || reader.current(&key)).await?.map_err(|error| status(&error))?;
         if let Some(version_min) = version_min
             && entry.as_ref().is_none_or(|entry| entry.version < version_min)
         {

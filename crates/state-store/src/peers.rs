@@ -1,7 +1,8 @@
 //! Answers peers' signed requests. Whatever is wrong with one becomes a signed refusal.
 //!
 //! Both entrances, libp2p and HTTP, lead here, so that a request replayed from the one to the other is noticed.
-//! Every answer to a trusted sender carries a fresh challenge for its next request.
+//! Every answer to a trusted sender carries a fresh challenge for its next request, once its signature was found
+//! good: a forger of requests would otherwise drive out the challenges that its victim is about to use.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -75,6 +76,7 @@ impl Peers {
                 },
             },
         );
+        let mut authentic = true;
         let (header, answer, asked) = match opened {
             Ok((header, request)) => {
                 let answer = self.answer(&header, &request);
@@ -88,6 +90,7 @@ impl Peers {
             }
             Err(refused) => {
                 let refusal = refused.refusal();
+                authentic = is_authentic(refusal.reason);
                 let Refused { header: Some(header), .. } = refused else {
                     return Exchanged { response: None, refused: Some(refusal), asked: None };
                 };
@@ -98,13 +101,16 @@ impl Peers {
             Answer::Refused(refusal) => Some(refusal.clone()),
             Answer::Hello { .. } | Answer::Walk { .. } | Answer::Fetch { .. } | Answer::Bye => None,
         };
-        Exchanged { response: Some(self.respond(signed, &header, answer, now, random)), refused, asked }
+        let challenge = authentic.then_some(random.challenge);
+        let response = self.respond(signed, &header, answer, now, random.nonce, challenge);
+        Exchanged { response: Some(response), refused, asked }
     }
 
-    /// A signed refusal, without a look at the rest of the request: for when there is no time for one.
+    /// A signed refusal, without a look at the rest of the request: for when there is no time for one. It
+    /// carries no challenge, and spends none.
     pub fn refuse(&self, signed: &Signed, refusal: Refusal, now: Now, random: Random) -> Option<Signed> {
         let (header, _) = lattice_proto::codec::read_header(signed).ok()?;
-        Some(self.respond(signed, &header, Answer::Refused(refusal), now, random))
+        Some(self.respond(signed, &header, Answer::Refused(refusal), now, random.nonce, None))
     }
 
     fn answer(&self, header: &Header, request: &Request) -> Answer {
@@ -126,17 +132,25 @@ impl Peers {
         })
     }
 
-    fn respond(&self, request: &Signed, header: &Header, answer: Answer, now: Now, random: Random) -> Signed {
-        let next_challenge = match self.trusts(&header.sender) {
-            true => self.challenges().issue(header.sender, random.challenge, now.monotonic).to_vec(),
-            false => Vec::new(),
-        };
+    /// Signs an answer; `challenge` is issued with it, if any.
+    fn respond(
+        &self,
+        request: &Signed,
+        header: &Header,
+        answer: Answer,
+        now: Now,
+        nonce: [u8; 16],
+        challenge: Option<Challenge>,
+    ) -> Signed {
+        let issue = |challenge| self.challenges().issue(header.sender, challenge, now.monotonic).to_vec();
+        // Trust may have ended in the meantime.
+        let next_challenge = challenge.filter(|_| self.trusts(&header.sender)).map(issue).unwrap_or_default();
         let response = Response { next_challenge, time: now.wall, answer };
         let header = Header {
             // Whoever was addressed by mistake, it is we who answer.
             sender: self.reader.node(),
             cluster: self.reader.settings().cluster.clone(),
-            ..header.answer(request, self.reader.view().incarnation, random.nonce)
+            ..header.answer(request, self.reader.view().incarnation, nonce)
         };
         sign_response(&header, &response, self.reader.key())
     }
@@ -144,6 +158,19 @@ impl Peers {
     fn challenges(&self) -> MutexGuard<'_, Challenges> {
         // Challenges are issued and spent by single changes, so that a panic elsewhere leaves them in order.
         self.challenges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a refusal for this reason comes after the sender's signature was found good.
+fn is_authentic(reason: Reason) -> bool {
+    match reason {
+        Reason::Untrusted | Reason::Cluster | Reason::Receiver | Reason::Signature => false,
+        Reason::Challenge
+        | Reason::Incarnation
+        | Reason::Malformed
+        | Reason::Empty
+        | Reason::Busy
+        | Reason::Unavailable => true,
     }
 }
 

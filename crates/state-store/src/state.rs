@@ -35,8 +35,10 @@ const RESERVE_MAX: u32 = 10_000;
 const TRUSTED_MAX: usize = 4_096;
 /// The longest reason why the clock is wrong.
 const CLOCK_DETAIL_BYTES_MAX: usize = 1_024;
-/// The longest that one reads all sealed entries: meanwhile their tree is kept.
+/// The longest that one reads all sealed entries.
 const SEALED_ENTRIES_TIME: Duration = Duration::from_secs(300);
+/// How long their tree is kept at most: the last bucket that is begun in time takes a while, too.
+const SEALED_ENTRIES_KEPT: Duration = SEALED_ENTRIES_TIME.saturating_add(Duration::from_secs(60));
 
 /// The service.
 #[derive(Clone)]
@@ -267,7 +269,7 @@ impl wire::state_store_server::StateStore for StateStore {
         &self,
         _: Request<wire::SealedEntriesRequest>,
     ) -> Result<Response<Self::SealedEntriesStream>, Status> {
-        let sealed = self.reader.sealed_entries();
+        let sealed = self.reader.sealed_entries(now(&self.clock), SEALED_ENTRIES_KEPT);
         let sealed = sealed
             .ok_or_else(|| Status::resource_exhausted("too many read all sealed entries: try again later"))?;
         let seal = wire::SealedEntriesResponse { seal: Some(sealed.seal().into()), entries: Vec::new() };

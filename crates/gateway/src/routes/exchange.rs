@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header;
 use lattice_core::signed::Signed;
-use lattice_proto::codec::{SIGNED_BYTES_MAX, decode_signed, encode_signed};
+use lattice_proto::codec::{decode_signed, encode_signed};
 use lattice_proto::store::v1 as wire;
 
 use crate::app::App;
@@ -18,13 +18,16 @@ use crate::problem::{Kind, Problem, Sibling};
 use crate::query::Query;
 
 const PROTOBUF: &str = "application/x-protobuf";
+/// Answers may be larger; a request is at most 256 positions with their digests, and an announcement. As many
+/// of these as are admitted fit into the budget, so that strangers who send slowly do not use it up.
+const REQUEST_BYTES_MAX: usize = 256 << 10;
 
 /// `POST /sync/v1/exchange`
 pub(super) async fn exchange(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     Query::parse(&parts.uri, &[])?;
     require_type(&parts.headers, &[PROTOBUF, "application/octet-stream"])?;
-    let body = app.exchanges.read(&parts.headers, body, "the exchange", SIGNED_BYTES_MAX).await?;
+    let body = app.exchanges.read(&parts.headers, body, "the exchange", REQUEST_BYTES_MAX).await?;
     let signed = decode_signed(body.bytes.clone()).map_err(|error| {
         Problem::new(Kind::BodyInvalid, format!("the body must be a signed envelope: {error}"))
     })?;
@@ -35,4 +38,59 @@ pub(super) async fn exchange(State(app): State<Arc<App>>, request: Request) -> R
     let answer = answer
         .ok_or_else(|| Problem::new(Kind::Internal, "state-store answered without a signed envelope"))?;
     Ok(([(header::CONTENT_TYPE, PROTOBUF)], encode_signed(&answer)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use lattice_core::exchange::{Ask, Digests, POSITIONS_MAX, PullPart, Request, WalkAsk};
+    use lattice_core::model::{Digest, Epoch, EpochLength, Incarnation, KeyHash, NodeId};
+    use lattice_core::seal::{RUNS_MAX, Root, Run};
+    use lattice_core::signed::Announcement;
+    use lattice_core::time::WallTime;
+    use lattice_core::tree::{FANOUT, Position};
+    use lattice_proto::codec::{Header, sign_announcement, sign_request};
+    use lattice_runtime::identity::NodeKey;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_request_fits() {
+        let key = NodeKey::from_seed(&[7; 32]);
+        let (node, incarnation) = (NodeId(key.public()), Incarnation([7; 16]));
+        let root = Some(Root { digest: Digest([255; 32]), entries: u64::MAX / 2, tombstones: u64::MAX / 2 });
+        let runs = (0..RUNS_MAX as u64).map(|run| u64::MAX - 2 * run).rev();
+        let announcement = Announcement {
+            cluster: "c".repeat(64),
+            node,
+            incarnation,
+            sequence: u64::MAX,
+            time: WallTime(u64::MAX),
+            epoch_length: EpochLength(u32::MAX.try_into().unwrap()),
+            runs: runs.map(|epoch| Run { from: Epoch(epoch), to: Epoch(epoch), root }).collect(),
+            addresses: vec!["a".repeat(256); 16],
+            name: "n".repeat(128),
+        };
+        let ask = WalkAsk {
+            position: Position::towards(&KeyHash(Digest([255; 32])), Position::DEPTH_MAX),
+            mine: Digests::parse(&[255; FANOUT * Digests::WIDTH_MAX]),
+        };
+        assert!(ask.mine.is_some());
+        let request = Request {
+            announcement: Some(sign_announcement(&announcement, key.signing_key())),
+            pull: Some(PullPart { id: u64::MAX, in_kind: true }),
+            ask: Ask::Walk { epoch: Some(Epoch(u64::MAX)), nodes: vec![ask; POSITIONS_MAX] },
+        };
+        let header = Header {
+            cluster: "c".repeat(64),
+            sender: node,
+            incarnation,
+            receiver: node,
+            challenge: vec![7; 64].into(),
+            nonce: [7; 16],
+            traceparent: "t".repeat(128),
+            request_hash: None,
+        };
+        let length = encode_signed(&sign_request(&header, &request, key.signing_key())).len();
+        assert!(length < REQUEST_BYTES_MAX * 3 / 4, "{length} bytes");
+    }
 }

@@ -102,6 +102,18 @@ async fn the_coordinator_is_reached() {
 }
 
 #[tokio::test]
+async fn questions_are_small() {
+    let node = Node::start().await;
+    let mut client = SyncCoordinatorClient::new(channel(&node));
+    let large = coordinator::ReconcileRequest { node: vec![7; 65 << 10].into() };
+    let status = client.reconcile(large).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    let health = healthcheck(&Listen::Tcp(node.address), &"x".repeat(65 << 10), DEADLINE).await;
+    assert_eq!(health.unwrap_err().code(), Code::OutOfRange);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn events_are_watched_until_the_gateway_stops() {
     let node = Node::start().await;
     let mut client = SyncCoordinatorClient::new(Channel::connect(&Listen::Tcp(node.address)));

@@ -123,12 +123,16 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Creates `path` and what leads to it, with mode 0700 for what is new.
+/// Creates `path` and what leads to it, with mode 0700 for what is new. The names of what is new are synced:
+/// else a power loss could take a folder, and all that was acknowledged in it.
 fn create_folder(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
+    let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let new: Vec<&Path> = path.ancestors().take_while(is_new).collect();
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(Error::io(path, "create folder"))
+        .map_err(Error::io(path, "create folder"))?;
+    new.into_iter().try_for_each(|folder| sync_folder(parent(folder)))
 }

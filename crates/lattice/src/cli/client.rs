@@ -53,7 +53,8 @@ impl Connection {
         let endpoint = endpoint.ok_or_else(|| {
             Failure::usage(format!("--url {url:?} is not a base URL: right would be http://127.0.0.1:8080"))
         })?;
-        let authorization = match token {
+        // Empty is what a variable that was not filled in leaves.
+        let authorization = match token.filter(|token| !token.is_empty()) {
             None => None,
             Some(token) => {
                 let mut value = MetadataValue::from_str(&format!("Bearer {token}")).map_err(|_| {

@@ -234,11 +234,12 @@ pub(crate) async fn reconcile(node: Connection, out: Output, peer: Option<String
     let request = node.request(ReconcileRequest { node: peer.unwrap_or_default().into() });
     let answer = node.coordinator().reconcile(request).await.map_err(|status| node.failure(&status))?;
     let ids = answer.into_inner().ids;
+    if ids.is_empty() {
+        let why = "there is no peer to reconcile with: add trusted keys (node.trusted_keys)";
+        return Err(Failure::refused(why.to_owned()));
+    }
     if out.is_json() {
         return out.json(&json!({ "ids": ids }));
-    }
-    if ids.is_empty() {
-        return out.line("no peers to reconcile with");
     }
     out.line(&format!("reconciliation started: {} (see lattice heals)", ids.join(", ")))
 }

@@ -80,6 +80,11 @@ impl SealClock {
         matches!(self.state, State::Following { .. }).then_some(now.wall)
     }
 
+    /// Whether sealing is halted.
+    pub(crate) fn is_halted(&self) -> bool {
+        matches!(self.state, State::Doubted { .. })
+    }
+
     /// Why sealing is halted.
     pub(crate) fn halted(&self) -> Option<String> {
         let State::Doubted { before, lead, .. } = self.state else { return None };

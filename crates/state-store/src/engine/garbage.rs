@@ -63,7 +63,7 @@ impl Engine {
 
     fn unreachable(&self, max: usize) -> Result<Vec<(Bytes, record::Garbage)>, Error> {
         let horizon = self.shared.view().horizon;
-        let reach = self.shared.pinned().map_or(horizon, |pinned| pinned.min(horizon));
+        let reach = self.shared.pinned(self.observed).map_or(horizon, |pinned| pinned.min(horizon));
         let (from, _) = self.generation.all(keys::GARBAGE);
         let to = self.generation.garbage(Epoch(reach.0.saturating_add(1)), 0);
         let mut lists = Vec::new();

@@ -61,7 +61,8 @@ impl Engine {
     /// Holds an entry, if there is room.
     pub(super) fn hold(&self, group: &mut Group, entry: &Entry) -> Result<Holding, Error> {
         let at = keys::held(&entry.version, &entry.key.hash());
-        if self.records(group).kept(&at)?.is_some() {
+        // It may have come when the clock was not behind it yet, or be our own over a key that is ahead.
+        if self.records(group).kept(&at)?.is_some() || self.in_use(group, entry)? {
             return Ok(Holding::Known);
         }
         let bytes = size(entry, None);
@@ -94,17 +95,30 @@ impl Engine {
         }
         let mut group = self.begin()?;
         let mut entries = Vec::with_capacity(due.len());
-        for (at, kept) in due {
+        for (at, kept) in &due {
             group.held.entries -= 1;
             group.held.bytes -= size(&kept.entry, kept.apart);
-            // The value is removed and, with the entry, put again: in one batch the later change counts.
-            kept.remove_value(&mut group.batch);
-            group.batch.remove(at);
-            let whole = Records::of(self.storage()).whole(kept)?;
-            entries.extend(whole);
+            group.batch.remove(at.clone());
+            entries.extend(Records::of(self.storage()).whole(kept.clone())?);
         }
         self.stage_merge(&mut group, entries, Origin::Held, now)?;
+        for (_, kept) in &due {
+            // A value is shared by all records of its entry, and the entry may have come once more meanwhile:
+            // then it was merged already, and the merge above put nothing.
+            if !self.in_use(&group, &kept.entry)? {
+                kept.remove_value(&mut group.batch);
+            }
+        }
         self.commit(group)?;
         Ok(Step::Worked)
+    }
+
+    /// Whether an entry is the current one of its key, or an older one that is still needed.
+    fn in_use(&self, group: &Group, entry: &Entry) -> Result<bool, Error> {
+        let (head, records) = (entry.head(), self.records(group));
+        if records.current(&entry.key)?.is_some_and(|current| current.head() == head) {
+            return Ok(true);
+        }
+        Ok(records.kept(&self.generation.older(&head.digest()))?.is_some())
     }
 }

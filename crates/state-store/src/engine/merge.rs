@@ -163,6 +163,13 @@ impl Engine {
         if self.sealing_epoch(here) == epoch {
             return Ok(false);
         }
+        // It may await the seal under way, which takes no more entries: then the tree will hold it.
+        let under_way = self.state.next_epoch();
+        if under_way < self.state.open_epoch()
+            && self.pending(group, under_way, head)?.is_some_and(|pending| pending.dominates(head))
+        {
+            return Ok(false);
+        }
         let pending = self.pending(group, epoch, head)?;
         if let Some(pending) = pending {
             if pending.dominates(head) {

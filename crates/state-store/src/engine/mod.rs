@@ -147,6 +147,8 @@ pub struct Engine {
     /// Records of earlier generations are left.
     sweep: bool,
     incarnations: Incarnations,
+    /// When the clocks were last looked at.
+    observed: Monotonic,
     failed: bool,
 }
 

@@ -108,6 +108,7 @@ impl Engine {
             rebuild,
             sweep,
             incarnations,
+            observed: now.monotonic,
             failed: false,
         };
         engine.publish();

@@ -1,5 +1,7 @@
 //! Reads all entries of the newest seal, bucket by bucket, while sealing goes on.
 
+use std::time::Duration;
+
 use lattice_core::model::{Entry, Epoch};
 use lattice_core::seal::Seal;
 use lattice_core::time::WallTime;
@@ -7,7 +9,7 @@ use lattice_core::tree::{Node, Position};
 
 use super::shared::Pin;
 use super::tree::Tree;
-use super::{Error, Reader};
+use super::{Error, Now, Reader};
 use crate::format::Damaged;
 use crate::format::keys::Generation;
 
@@ -27,11 +29,12 @@ pub struct SealedEntries {
 }
 
 impl Reader {
-    /// Reads the newest seal. `None` when too many do so already; its tree is kept while the value lives.
-    pub fn sealed_entries(&self) -> Option<SealedEntries> {
+    /// Reads the newest seal. `None` when too many do so already; its tree is kept while the value lives, and
+    /// for `time` at most: what is read later may be gone.
+    pub fn sealed_entries(&self, now: Now, time: Duration) -> Option<SealedEntries> {
         // Pinned by epoch, and read again: what was the newest when it was pinned is kept from then on.
         let epoch = self.view().newest_run().map_or(Epoch(0), |newest| newest.run.to);
-        let pin = self.shared.pin(epoch, READS_MAX)?;
+        let pin = self.shared.pin(epoch, READS_MAX, now.monotonic, now.monotonic + time)?;
         let view = self.view();
         let (run, todo) = match view.newest_run() {
             Some(newest) => (Some(newest.run), vec![Position::ROOT]),

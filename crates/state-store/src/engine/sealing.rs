@@ -109,7 +109,12 @@ impl Engine {
             return Ok(Some(WallTime(0)));
         }
         let length = self.settings().epoch_length;
-        let seal = self.first_pending()?.map(|epoch| length.end_of(epoch) + self.settle.current());
+        // What is halted is due at no time: whoever waits looks again, and sees the halt end.
+        let pending = match self.seal_clock.is_halted() {
+            true => None,
+            false => self.first_pending()?,
+        };
+        let seal = pending.map(|epoch| length.end_of(epoch) + self.settle.current());
         let held = match self.held.entries {
             0 => None,
             _ => self.storage().first(&[keys::HELD], &[keys::HELD + 1])?,
@@ -120,6 +125,7 @@ impl Engine {
     }
 
     fn observe(&mut self, now: Now) {
+        self.observed = now.monotonic;
         let (halted, settle) = (self.seal_clock.halted(), self.settle.current());
         self.seal_clock.observe(now);
         self.settle.tick(now.monotonic);
@@ -332,7 +338,7 @@ impl Engine {
             held: self.held.entries,
             held_bytes: self.held.bytes,
             settle: self.settle.current(),
-            halted: self.seal_clock.halted().is_some(),
+            halted: self.seal_clock.is_halted(),
         }
     }
 

@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use lattice_core::model::{Epoch, Incarnation, NodeId};
 use lattice_core::seal::{RUNS_MAX, Root, Run, Seal};
 use lattice_core::signed::SignedSeal;
+use lattice_core::time::Monotonic;
 use lattice_proto::codec::sign_seal;
 use lattice_proto::convert::Seals;
 
@@ -32,6 +33,7 @@ pub(super) struct Shared {
 pub(super) struct Pinned {
     id: u64,
     epoch: Epoch,
+    until: Monotonic,
 }
 
 /// The seals as they were last published, and how the store is.
@@ -81,7 +83,7 @@ pub struct Reader {
     pub(super) shared: Arc<Shared>,
 }
 
-/// Keeps the tree of an epoch from being deleted while it lives.
+/// Keeps the tree of an epoch from being deleted while it lives, and its time is not up.
 pub(super) struct Pin {
     shared: Arc<Shared>,
     id: u64,
@@ -135,18 +137,26 @@ impl Shared {
     }
 
     /// The oldest epoch whose tree a long read stands on.
-    pub(super) fn pinned(&self) -> Option<Epoch> {
-        lock(&self.pins).iter().map(|pin| pin.epoch).min()
+    pub(super) fn pinned(&self, now: Monotonic) -> Option<Epoch> {
+        lock(&self.pins).iter().filter(|pin| now < pin.until).map(|pin| pin.epoch).min()
     }
 
-    /// Pins the tree of an epoch that is kept now; `None` beyond `max` pins.
-    pub(super) fn pin(self: &Arc<Self>, epoch: Epoch, max: usize) -> Option<Pin> {
+    /// Pins the tree of an epoch that is kept now, until then at most: a reader that has stopped reading, and
+    /// is not asked for more, does not notice how long it takes. `None` beyond `max` pins.
+    pub(super) fn pin(
+        self: &Arc<Self>,
+        epoch: Epoch,
+        max: usize,
+        now: Monotonic,
+        until: Monotonic,
+    ) -> Option<Pin> {
         let mut pins = lock(&self.pins);
+        pins.retain(|pin| now < pin.until);
         if pins.len() >= max {
             return None;
         }
         let id = self.pins_made.fetch_add(1, Ordering::Relaxed);
-        pins.push(Pinned { id, epoch });
+        pins.push(Pinned { id, epoch, until });
         Some(Pin { shared: Arc::clone(self), id })
     }
 

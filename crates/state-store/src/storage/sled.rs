@@ -79,8 +79,10 @@ impl SledStorage {
         };
         let log = Log(File::open(path.join("db")).map_err(io)?);
         let blobs = Blobs::open(path.join("blobs")).map_err(io)?;
-        // The names of the files that sled made are durable before anything is acknowledged.
-        for folder in [&path, folder] {
+        // The names of the files that sled made are durable before anything is acknowledged, and so is the
+        // folder's own, which may have been made just before a crash.
+        for folder in [Some(path.as_path()), Some(folder), folder.parent()].into_iter().flatten() {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
         }
         Ok(Self { db, log, blobs: Mutex::new(blobs) })

@@ -193,6 +193,27 @@ async fn every_kind_of_bad_request_has_its_own_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn forged_requests_get_no_challenge_and_drive_none_out() {
+    let folder = folder();
+    let store = start(folder.path()).await;
+    let peer = Peer::new(&store, 2).challenged(&store).await;
+    // More than wait for one sender.
+    for number in 0..40 {
+        let mut forged = Peer::new(&store, 2);
+        forged.header.nonce = [number; 16];
+        let mut signed = forged.sign(&ask(Ask::Hello));
+        signed.signature[5] ^= 1;
+        let (reason, response) = forged.refused(&store, &signed).await;
+        assert_eq!(reason, Reason::Signature);
+        assert!(response.next_challenge.is_empty(), "whoever sent it is not the peer");
+    }
+    let response = peer.send(&store, &peer.sign(&ask(Ask::Bye))).await;
+    assert_eq!(response.answer, Answer::Bye);
+    assert!(!response.next_challenge.is_empty());
+    store.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hello_answers_what_was_heard_and_bytes_without_sense_are_not_answered() {
     let folder = folder();
     let store = start(folder.path()).await;

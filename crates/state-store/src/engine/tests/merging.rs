@@ -129,6 +129,67 @@ fn an_entry_too_far_ahead_is_held_until_it_is_due() {
 }
 
 #[test]
+fn a_held_entry_that_came_once_more_keeps_its_value() {
+    let long = "x".repeat(9_000);
+    let entry = entry("a", 10_001, Some(&long));
+    // Held, and then brought again once it is due, before it was released.
+    let mut store = Store::new(1);
+    assert_eq!(store.merge(vec![entry.clone()]).held, 1);
+    store.go(1);
+    assert_eq!(store.merge(vec![entry.clone()]), merged(1, 0));
+    store.seal();
+    assert_eq!((store.count(keys::HELD), store.count(keys::PIECE)), (0, 3));
+    assert_eq!(store.current("a"), entry);
+
+    // Merged, and then brought again after the clock went back a little.
+    let mut store = Store::new(1);
+    store.go(500);
+    assert_eq!(store.merge(vec![entry.clone()]), merged(1, 0));
+    store.wall = 0;
+    assert_eq!(store.merge(vec![entry.clone()]), merged(0, 1));
+    assert_eq!(store.count(keys::HELD), 0);
+
+    // Held, and beaten before it is due: nothing is left of it.
+    let mut store = Store::new(1);
+    assert_eq!(store.merge(vec![entry.clone()]).held, 1);
+    store.go(1);
+    store.merge(vec![self::entry("a", 10_001 + 1, None)]);
+    store.go(2);
+    store.merge(vec![self::entry("a", 10_001 + 1, None)]);
+    store.seal();
+    assert_eq!((store.count(keys::HELD), store.count(keys::PIECE)), (0, 0));
+}
+
+#[test]
+fn what_awaits_the_seal_under_way_is_not_taken_twice() {
+    let mut store = Store::new(1);
+    // All of it awaits epoch 5, save the newest of `a`.
+    let crowd = (0..4_000).map(|number| entry(&format!("{number}"), 5_001, Some("x")));
+    // A key that comes last, so that the first chunk does not take it.
+    let last = crowd.clone().map(|entry| entry.key).max_by_key(|key| key.hash()).unwrap();
+    let of_last =
+        |millis, value| lattice_core::model::Entry { key: last.clone(), ..entry("any", millis, Some(value)) };
+    store.go(5_500);
+    store.merge(crowd.collect());
+    let (sealed, late, newest) = (of_last(5_002, "sealed"), of_last(5_003, "late"), of_last(9_000, "newest"));
+    store.merge(vec![sealed.clone(), newest]);
+    store.go(8_100);
+    let now = store.now();
+    assert_eq!(store.engine.seal_step(now).unwrap(), crate::engine::Step::Worked);
+    assert_eq!(store.engine.seal_step(now).unwrap(), crate::engine::Step::Worked);
+    // What is under way has begun: both would go to the next epoch.
+    assert_eq!(store.merge(vec![sealed.clone()]), merged(0, 1));
+    assert_eq!(store.merge(vec![late]), merged(1, 0));
+    store.seal();
+    let mut found = None;
+    let mut read = store.engine.reader().sealed_entries(now, std::time::Duration::from_secs(60)).unwrap();
+    while let Some(bucket) = read.next_bucket().unwrap() {
+        found = found.or(bucket.into_iter().find(|entry| entry.key == last));
+    }
+    assert_eq!(found, Some(sealed));
+}
+
+#[test]
 fn held_entries_are_bounded_and_the_rest_is_dropped() {
     let mut store = Store::new(1);
     for from in (0..ENTRIES_MAX).step_by(1_000) {

@@ -128,7 +128,8 @@ fn sealed_entries_stay_readable_while_seals_go_on() {
     store.delete("0");
     store.put_for("expired", "x", 1);
     store.seal_through(0);
-    let mut sealed = store.engine.reader().sealed_entries().unwrap();
+    let time = std::time::Duration::from_secs(1_000);
+    let mut sealed = store.engine.reader().sealed_entries(store.now(), time).unwrap();
     assert_eq!(sealed.seal().epoch, Epoch(FIRST));
     for epoch in 10..60 {
         store.go(epoch * 1_000);
@@ -149,8 +150,22 @@ fn sealed_entries_stay_readable_while_seals_go_on() {
     store.seal();
     assert_eq!(store.count(keys::GARBAGE), 0);
     let reader = store.engine.reader();
-    let reads: Vec<_> = std::iter::from_fn(|| reader.sealed_entries()).take(9).collect();
+    let begin = |store: &Store| {
+        std::iter::from_fn(|| reader.sealed_entries(store.now(), time)).take(9).collect::<Vec<_>>()
+    };
+    let reads = begin(&store);
     assert_eq!(reads.len(), 4);
+    // Nobody reads on: their time is up, and what they kept is let go.
+    store.put("1", "newer");
+    store.seal_through(400);
+    store.seal();
+    assert!(store.count(keys::GARBAGE) > 0);
+    assert_eq!(begin(&store).len(), 0);
+    store.go(store.wall + 1_000_000);
+    store.seal();
+    assert_eq!(store.count(keys::GARBAGE), 0);
+    assert_eq!(begin(&store).len(), 4);
+    drop(reads);
 }
 
 #[test]

@@ -257,6 +257,8 @@ fn a_step_of_the_clock_halts_sealing_until_it_stood() {
     store.seal();
     let seals = store.engine.reader().seals();
     assert!(seals.halted.starts_with("wall clock stepped forward by 3600000 ms"), "{}", seals.halted);
+    // Entries wait, and still nothing is due: the writer would look for it without a pause.
+    assert_eq!(store.engine.next_due().unwrap(), None);
     let now = store.now();
     assert_eq!(store.engine.extend(now).unwrap(), Step::Idle);
     assert_eq!(store.runs().len(), 1);
