@@ -10,7 +10,7 @@
 //! The memory of what is `ahead` holds only for our own store as it was: it is all forgotten when the store's
 //! incarnation or its damage generation changes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::model::{Digest, Epoch, Incarnation, NodeId};
@@ -145,14 +145,14 @@ pub struct Divergence {
     threshold: u32,
     own: Option<Own>,
     peers: BTreeMap<NodeId, Peer>,
-    /// A pull from these is running.
-    pulling: BTreeSet<NodeId>,
+    /// A pull from these is running, and our store was this when it began.
+    pulling: BTreeMap<NodeId, Option<(Incarnation, u64)>>,
 }
 
 impl Divergence {
     /// Nothing was compared; a pull starts at `threshold` (at least 1) differences in a row.
     pub fn new(threshold: u32) -> Self {
-        Self { threshold: threshold.max(1), own: None, peers: BTreeMap::new(), pulling: BTreeSet::new() }
+        Self { threshold: threshold.max(1), own: None, peers: BTreeMap::new(), pulling: BTreeMap::new() }
     }
 
     /// Takes in what happened.
@@ -160,10 +160,7 @@ impl Divergence {
         self.lapse(now, effects);
         match event {
             Event::OwnSeals { incarnation, damage_generation, runs } => {
-                let same = self.own.as_ref().is_some_and(|own| {
-                    (own.incarnation, own.damage_generation) == (incarnation, damage_generation)
-                });
-                if !same {
+                if self.own.as_ref().map(Own::store) != Some((incarnation, damage_generation)) {
                     self.peers.values_mut().for_each(|peer| peer.ahead.clear());
                 }
                 self.own = Some(Own { incarnation, damage_generation, runs });
@@ -172,7 +169,7 @@ impl Divergence {
                 self.announced(now, wall, peer, incarnation, &runs, interval, effects);
             }
             Event::PullStarted { peer } => {
-                self.pulling.insert(peer);
+                self.pulling.insert(peer, self.own.as_ref().map(Own::store));
             }
             Event::PullEnded { peer, healed } => self.pull_ended(peer, healed),
             Event::Forget { peer } => {
@@ -222,7 +219,7 @@ impl Divergence {
             *known = Peer::new(incarnation);
         }
         let Some(own) = &self.own else { return };
-        if self.pulling.contains(&peer) {
+        if self.pulling.contains_key(&peer) {
             return;
         }
         let (epoch, no_common_epoch) = match compare(&own.runs, runs) {
@@ -272,14 +269,16 @@ impl Divergence {
     }
 
     fn pull_ended(&mut self, peer: NodeId, healed: Option<Healed>) {
-        self.pulling.remove(&peer);
+        let began = self.pulling.remove(&peer).flatten();
         let Some(Healed { incarnation, root, until }) = healed else { return };
         let known = self.peers.entry(peer).or_insert_with(|| Peer::new(incarnation));
         if known.incarnation != incarnation {
             return;
         }
         known.count = 0;
-        if let Some(root) = root {
+        // A store that found damage, or was made anew, may have lost meanwhile what was proved before.
+        let whole = self.own.as_ref().map(Own::store) == began;
+        if let Some(root) = root.filter(|_| whole) {
             known.ahead.retain(|ahead| ahead.root != root);
             if known.ahead.len() == AHEAD_MAX {
                 known.ahead.pop_front();
@@ -299,6 +298,11 @@ impl Divergence {
 }
 
 impl Own {
+    /// Which store it is, and how often it has lost anything.
+    fn store(&self) -> (Incarnation, u64) {
+        (self.incarnation, self.damage_generation)
+    }
+
     fn has(&self, root: &Root) -> bool {
         self.runs.as_slice().iter().any(|run| run.root.as_ref() == Some(root))
     }
@@ -468,6 +472,7 @@ mod tests {
             let healed = Some(Healed { incarnation: FIRST, root, until });
             Event::PullEnded { peer: PEER, healed }
         };
+        bench.hear(1, Event::PullStarted { peer: PEER });
         bench.hear(1, healed(None));
         assert_eq!(bench.count(), 0, "healing resets");
         assert_eq!(bench.theirs(5, FIRST, &[(1, 15, 2)]), []);
@@ -478,9 +483,21 @@ mod tests {
 
         bench.own(1, &[(1, 100, 1)]);
         assert_eq!(bench.theirs(10, FIRST, &[(1, 20, 2)]), [counted(1, 20)], "damage was found");
+        bench.hear(11, Event::PullStarted { peer: PEER });
         bench.hear(11, healed(Some(WallTime(20_000))));
         assert_eq!(bench.theirs(16, FIRST, &[(1, 25, 2)]), []);
         assert_eq!(bench.theirs(21, FIRST, &[(1, 30, 2)]), [counted(1, 30)], "what was not due is due now");
+    }
+
+    #[test]
+    fn damage_found_while_a_pull_runs_forgets_what_it_proves() {
+        let mut bench = Bench::new();
+        bench.own(0, &[(1, 100, 1)]);
+        bench.hear(0, Event::PullStarted { peer: PEER });
+        bench.own(1, &[(1, 100, 1)]);
+        let healed = Some(Healed { incarnation: FIRST, root: Some(Digest([2; 32])), until: None });
+        bench.hear(1, Event::PullEnded { peer: PEER, healed });
+        assert_eq!(bench.theirs(5, FIRST, &[(1, 15, 2)]), [counted(1, 15)], "we may lack it again");
     }
 
     #[test]

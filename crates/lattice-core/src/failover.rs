@@ -367,7 +367,11 @@ impl Failover {
         }
 
         let live = self.live();
-        let could_fall_back = self.mode == Mode::Auto && self.p2p_enabled && self.urls_configured;
+        // On HTTP already (a peer that was returning is gone again), there is nothing to wait for.
+        let could_fall_back = self.mode == Mode::Auto
+            && self.p2p_enabled
+            && self.urls_configured
+            && self.summary == SyncMode::P2p;
         if live > 0 {
             self.timer_told = false;
         } else if live_before > 0 && could_fall_back && !self.timer_told {
@@ -528,8 +532,10 @@ mod tests {
         bench.hear(300, Event::PeerUp { peer: A });
         assert_eq!(bench.state(), State::PrimaryReturning { since: at(300) });
         assert_eq!(bench.failover.sync_mode(), SyncMode::Http);
-        bench.hear(305, Event::PeerDown { peer: A });
+        let effects = bench.hear(305, Event::PeerDown { peer: A });
         assert_eq!(bench.state(), State::Secondary);
+        let timer = |effect: &Effect| matches!(effect, Effect::TimerStarted { .. });
+        assert!(!effects.iter().any(timer), "HTTP is in use already");
         bench.hear(306, Event::PeerUp { peer: A });
         assert_eq!(bench.failover.deadline(), Some(at(316)));
         let effects = bench.hear(316, Event::Tick);

@@ -4,7 +4,8 @@
 //! `GET /api/lattice/state`. The store states its seals first (and extends idle time on its disk before it
 //! answers), and it is the store that reserves the numbers, so that none is ever used twice, whatever
 //! happens to this process. Askers share: one announcement is signed at a time, and one that is younger than
-//! a second serves everybody who does not insist.
+//! a second serves everybody who does not insist. Whoever had to wait takes what was begun meanwhile, so that a
+//! store slower than our heartbeats makes announcements rarer, and no queue of them.
 
 use std::sync::Arc;
 use std::sync::Mutex as SyncMutex;
@@ -67,7 +68,14 @@ pub(crate) struct Announced {
 #[derive(Default)]
 struct State {
     numbers: Option<Numbers>,
-    newest: Option<(Duration, Announced)>,
+    newest: Option<Newest>,
+}
+
+struct Newest {
+    /// When the seals were asked for.
+    began: Duration,
+    signed: Duration,
+    announced: Announced,
 }
 
 struct Numbers {
@@ -106,20 +114,27 @@ impl Announcer {
 
     /// One that was signed a moment ago, or else a new one.
     pub(crate) async fn recent(&self) -> Result<Announced, Error> {
+        let asked = self.clock.monotonic();
+        self.newer_than(asked, self.voice.shared_for).await
+    }
+
+    /// One that was begun after this was asked for.
+    pub(crate) async fn fresh(&self) -> Result<Announced, Error> {
+        let asked = self.clock.monotonic();
+        self.newer_than(asked, Duration::ZERO).await
+    }
+
+    /// The newest one, if it was begun after `asked` or is younger than `age`; else a new one.
+    async fn newer_than(&self, asked: Duration, age: Duration) -> Result<Announced, Error> {
         let mut state = self.state.lock().await;
+        let now = self.clock.monotonic();
         match &state.newest {
-            Some((at, announced)) if self.clock.monotonic().saturating_sub(*at) < self.voice.shared_for => {
-                self.refuse_given_up(announced.announcement.announcement.incarnation)?;
-                Ok(announced.clone())
+            Some(newest) if newest.began > asked || now.saturating_sub(newest.signed) < age => {
+                self.refuse_given_up(newest.announced.announcement.announcement.incarnation)?;
+                Ok(newest.announced.clone())
             }
             Some(_) | None => self.sign(&mut state).await,
         }
-    }
-
-    /// A new one, with a number that was never used.
-    pub(crate) async fn fresh(&self) -> Result<Announced, Error> {
-        let mut state = self.state.lock().await;
-        self.sign(&mut state).await
     }
 
     /// Our seals, as the store tells them and as the machine knows them.
@@ -160,6 +175,7 @@ impl Announcer {
     }
 
     async fn sign(&self, state: &mut State) -> Result<Announced, Error> {
+        let began = self.clock.monotonic();
         let (seals, own) = self.read_seals().await?;
         self.inbox.send(Event::Seals(own)).await;
         self.refuse_given_up(seals.incarnation)?;
@@ -177,7 +193,8 @@ impl Announcer {
         };
         let announcement = codec::sign_announcement(&announcement, self.voice.key.signing_key());
         let announced = Announced { announcement, state_size: seals.state_size };
-        state.newest = Some((self.clock.monotonic(), announced.clone()));
+        let signed = self.clock.monotonic();
+        state.newest = Some(Newest { began, signed, announced: announced.clone() });
         Ok(announced)
     }
 

@@ -61,16 +61,14 @@ pub struct Heal {
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
+    /// Oldest first. Never held while the disk is written to: who reads must not wait for it.
     kept: Mutex<Kept>,
+    /// Lines in the file; held while it is written.
+    lines: Mutex<usize>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    /// Oldest first.
-    heals: VecDeque<Heal>,
-    /// Lines in the file.
-    lines: usize,
-}
+struct Kept(VecDeque<Heal>);
 
 impl History {
     /// Reads what is there.
@@ -80,9 +78,10 @@ impl History {
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let bytes = files::read(&path, FILE_BYTES_MAX)?.unwrap_or_default();
         let mut kept = Kept::default();
+        let mut lines = 0_usize;
         let mut damaged = 0_usize;
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            kept.lines += 1;
+            lines += 1;
             match serde_json::from_slice(line) {
                 Ok(heal) => kept.put(heal),
                 Err(_) => damaged += 1,
@@ -93,36 +92,37 @@ impl History {
         }
         // A line that was cut off would swallow the next one.
         if damaged > 0 || bytes.last().is_some_and(|last| *last != b'\n') {
-            kept.lines = usize::MAX;
+            lines = usize::MAX;
         }
-        Ok(Self { path, kept: Mutex::new(kept) })
+        Ok(Self { path, kept: Mutex::new(kept), lines: Mutex::new(lines) })
     }
 
     /// Adds one, in memory and on disk, or replaces the one with its id. Call where a moment's disk work
     /// harms nobody.
     pub fn put(&self, heal: Heal) {
-        let mut kept = self.lock();
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let line = line_of(&heal);
-        kept.put(heal);
-        let written = if kept.lines >= 2 * HEALS_MAX {
-            let lines: Vec<u8> = kept.heals.iter().flat_map(line_of).collect();
-            kept.lines = kept.heals.len();
-            files::replace(&self.path, &lines)
+        self.lock().put(heal);
+        let written = if *lines >= 2 * HEALS_MAX {
+            let heals = self.newest(HEALS_MAX);
+            *lines = heals.len();
+            let all: Vec<u8> = heals.iter().rev().flat_map(line_of).collect();
+            files::replace(&self.path, &all)
         } else {
-            kept.lines += 1;
+            *lines += 1;
             let file = OpenOptions::new().create(true).append(true).open(&self.path);
             file.and_then(|mut file| file.write_all(&line))
         };
         if let Err(error) = written {
             // Whatever the file ends with now, the next write replaces it.
-            kept.lines = usize::MAX;
+            *lines = usize::MAX;
             warn!(file = %self.path.display(), %error, "cannot write the heal history");
         }
     }
 
     /// The newest, newest first.
     pub fn newest(&self, limit: usize) -> Vec<Heal> {
-        self.lock().heals.iter().rev().take(limit).cloned().collect()
+        self.lock().0.iter().rev().take(limit).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -133,14 +133,14 @@ impl History {
 impl Kept {
     fn put(&mut self, heal: Heal) {
         // It is among the newest, if it is there at all.
-        if let Some(known) = self.heals.iter_mut().rev().find(|known| known.id == heal.id) {
+        if let Some(known) = self.0.iter_mut().rev().find(|known| known.id == heal.id) {
             *known = heal;
             return;
         }
-        if self.heals.len() == HEALS_MAX {
-            self.heals.pop_front();
+        if self.0.len() == HEALS_MAX {
+            self.0.pop_front();
         }
-        self.heals.push_back(heal);
+        self.0.push_back(heal);
     }
 }
 

@@ -16,13 +16,13 @@ use lattice_proto::{codec, sensor, store as store_proto};
 use lattice_runtime::{TaskGroup, trace};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, info_span, warn};
+use tracing::{Instrument as _, Span, debug, info_span, warn};
 
 use crate::announcer::own_seals;
 use crate::http::{Address, URLS_MAX};
 use crate::metrics::{Delta, Metrics};
 use crate::sensor::{Observed, Sight, observed};
-use crate::shell::{Hands, Input, Told};
+use crate::shell::{Hands, Input, Told, spawn};
 use crate::streams::{Happened, Kept, reason};
 
 /// Deltas that wait to be merged; more are dropped, since only a pull heals.
@@ -136,10 +136,9 @@ impl Watch {
             while let Some((writer, bytes)) = waiting.recv().await {
                 let Ok(permit) = merging.clone().acquire_owned().await else { return };
                 let watch = self.clone();
-                self.tasks.spawn("merge delta", async move {
+                spawn(&self.tasks, "merge delta", Span::current(), async move {
                     watch.merge_delta(writer, bytes).await;
                     drop(permit);
-                    Ok(())
                 });
             }
         };
@@ -194,13 +193,12 @@ impl Watch {
                         continue;
                     };
                     let hands = Arc::clone(&self.hands);
-                    self.tasks.spawn("serve", async move {
+                    spawn(&self.tasks, "serve", Span::current(), async move {
                         // Without an answer, the peer is told that nobody answers.
                         let response = answer(&hands, request.request).await;
                         // The stream may have ended meanwhile; then so has the peer's question.
                         let _ = sender.send(sensor::v1::ServeRequest { id: request.id, response }).await;
                         drop(permit);
-                        Ok(())
                     });
                 }
                 Happened::Lost(status) => {

@@ -50,7 +50,7 @@ impl Coordinator {
             // It proves the incarnation, and says what is to be pulled. The requests of a pull are no heartbeat:
             // nothing is compared.
             match self.hearing.hear(&announcement, Via::Challenged) {
-                Ok(heard) => self.believed(now, &announcement, heard, wall, effects),
+                Ok(heard) => self.believed(now, &announcement, Via::Challenged, heard, wall, effects),
                 Err(reason) if reason.is_harmless() => {}
                 Err(reason) => self.refused(node, &Route::P2p, reason, effects),
             }
@@ -95,7 +95,7 @@ impl Coordinator {
         let node = announcement.node;
         match self.hearing.hear(announcement, via) {
             Ok(heard) => {
-                self.believed(now, announcement, heard, wall, effects);
+                self.believed(now, announcement, via, heard, wall, effects);
                 self.compare(now, node, route, wall, effects);
                 None
             }
@@ -117,6 +117,7 @@ impl Coordinator {
         &mut self,
         now: Monotonic,
         announcement: &Announcement,
+        via: Via,
         heard: crate::hearing::Heard,
         wall: WallTime,
         effects: &mut Vec<Effect>,
@@ -136,10 +137,23 @@ impl Coordinator {
         if let Some((sequence, epoch)) = self.hearing.greatest(&node) {
             effects.push(Effect::TellHeard { node, incarnation, sequence, epoch });
         }
-        self.sample_clock(now, node, time, wall, effects);
+        let says_now = match via {
+            Via::Noise | Via::Challenged => true,
+            Via::Http => !self.may_be_held_back(time, wall),
+        };
+        if says_now {
+            self.sample_clock(now, node, time, wall, effects);
+        }
     }
 
-    /// Compares a peer's newest seals with ours, if they were heard over the path in use.
+    /// Whether a time that nothing proves to be signed just now lies so far back that it may be an old one:
+    /// whoever sits between two nodes could else make a clock look wrong that is right.
+    pub(super) fn may_be_held_back(&self, time: WallTime, wall: WallTime) -> bool {
+        time + self.config.max_clock_drift < wall
+    }
+
+    /// Compares a peer's newest seals with ours, if they were heard over the path in use; what one announcement
+    /// says once. While our store is away, ours are of the past, and the difference would be its absence.
     fn compare(
         &mut self,
         now: Monotonic,
@@ -158,6 +172,12 @@ impl Coordinator {
         let (true, Some(incarnation), Some(runs)) = (in_use, incarnation, self.hearing.runs(&peer)) else {
             return;
         };
+        let said = self.hearing.greatest(&peer).map(|(sequence, _)| (incarnation, sequence));
+        let Some(known) = self.peers.get_mut(&peer).filter(|known| known.compared != said) else { return };
+        if self.store_error.is_some() {
+            return;
+        }
+        known.compared = said;
         let interval = match path {
             Path::P2p => self.config.heartbeat_interval,
             Path::Http => self.config.poll_interval,

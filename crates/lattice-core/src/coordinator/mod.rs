@@ -367,6 +367,9 @@ impl Coordinator {
     }
 
     fn seals(&mut self, now: Monotonic, own: OwnSeals, effects: &mut Vec<Effect>) {
+        if self.is_overtaken(&own) {
+            return;
+        }
         self.store_error = None;
         let newest = |own: &OwnSeals| (own.incarnation, own.runs.newest().map(|run| run.root));
         if self.own.as_ref().is_none_or(|before| newest(before) != newest(&own)) {
@@ -381,6 +384,18 @@ impl Coordinator {
         self.own = Some(own);
         self.diverge(now, event, None, effects);
         self.tell_roots_after(effects);
+    }
+
+    /// Whether newer seals of the same store are known: they are read by several ways, and some overtake others.
+    /// What has been announced must not look like news of ours from a peer, as after a rollback. A store that
+    /// was away may have been rolled back: then what it says counts.
+    fn is_overtaken(&self, own: &OwnSeals) -> bool {
+        let age = |own: &OwnSeals| (own.damage_generation, own.runs.newest_epoch());
+        self.store_error.is_none()
+            && self
+                .own
+                .as_ref()
+                .is_some_and(|known| known.incarnation == own.incarnation && age(own) < age(known))
     }
 
     /// Tells how many peers are live, when that changed. Of a sensor that is gone, nothing is known.

@@ -9,7 +9,7 @@ use super::{
 use crate::divergence;
 use crate::failover;
 use crate::liveness::State;
-use crate::model::{Epoch, NodeId};
+use crate::model::{Epoch, Incarnation, NodeId};
 use crate::pull;
 use crate::signed::Announcement;
 use crate::time::Monotonic;
@@ -33,8 +33,10 @@ pub(super) struct Peer {
     pub(super) heard: Option<Monotonic>,
     /// Whether failover was told of a URL.
     url_known: bool,
-    /// Heard over HTTP in an incarnation that a hello must confirm.
-    pub(super) unconfirmed: Option<Announcement>,
+    /// Heard over HTTP, at this URL, in an incarnation that a hello must confirm.
+    pub(super) unconfirmed: Option<(String, Announcement)>,
+    /// The announcement that was compared last.
+    pub(super) compared: Option<(Incarnation, u64)>,
     /// When to greet it over P2P; `None` while it is not connected, and once it answered.
     pub(super) greet_at: Option<Monotonic>,
     /// A pull that should start.
@@ -76,6 +78,7 @@ impl Peer {
             heard: None,
             url_known: false,
             unconfirmed: None,
+            compared: None,
             greet_at: None,
             wanted: None,
             asked_until: None,

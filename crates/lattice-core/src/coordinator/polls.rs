@@ -77,12 +77,14 @@ impl Coordinator {
         }
 
         let route = Route::Http { url: url.clone() };
+        // Then a hello tells the time.
+        let held_back = self.may_be_held_back(announcement.time, wall);
         let refused = self.hear(now, &announcement, Via::Http, &route, wall, effects);
         let unconfirmed = match refused {
             None | Some(Refused::Repeated { .. } | Refused::Overtaken { .. }) => false,
             Some(Refused::Unconfirmed { .. }) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.unconfirmed = Some(announcement);
+                    peer.unconfirmed = Some((url.clone(), announcement));
                 }
                 true
             }
@@ -103,7 +105,7 @@ impl Coordinator {
         let Some(known) = self.book.get_mut(&url) else { return };
         let worked = std::mem::replace(&mut known.works, true);
         let exchanges = known.exchanges();
-        if can_speak && known.greet(now, patience, age, unconfirmed) {
+        if can_speak && known.greet(now, patience, age, unconfirmed || held_back) {
             effects.push(Effect::Hello { peer: node, route });
         }
         if !worked {
@@ -138,9 +140,10 @@ impl Coordinator {
         }
         match self.hearing.confirm(node, incarnation) {
             Ok(()) => {
-                if let Some(announcement) = unconfirmed.filter(|said| said.incarnation == incarnation) {
-                    let wall = self.wall(now);
-                    self.hear(now, &announcement, Via::Http, route, wall, effects);
+                let confirmed = unconfirmed.filter(|(_, said)| said.incarnation == incarnation);
+                if let Some((url, announcement)) = confirmed {
+                    let (route, wall) = (Route::Http { url }, self.wall(now));
+                    self.hear(now, &announcement, Via::Http, &route, wall, effects);
                 }
             }
             Err(reason) => self.refused(node, route, reason, effects),

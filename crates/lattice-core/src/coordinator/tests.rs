@@ -699,6 +699,125 @@ fn clocks_are_named() {
 }
 
 #[test]
+fn over_http_a_time_that_may_be_held_back_says_nothing() {
+    let mut bench = Bench::new(&[A, B], &[URL_A, URL_B]);
+    for (url, node) in [(URL_A, A), (URL_B, B)] {
+        bench.polled(url, node, 1);
+        bench.greeted(node, http(url));
+    }
+    let poll = |bench: &mut Bench, url: &str, node, behind: u64, ahead: u64| {
+        let mut said = bench.next(node, 1);
+        let time = bench.wall() - Duration::from_secs(behind) + Duration::from_secs(ahead);
+        said.announcement.time = time;
+        let wall = bench.wall();
+        bench.hear(Event::Polled { url: url.into(), announcement: said, wall })
+    };
+    for (url, node) in [(URL_A, A), (URL_B, B)] {
+        let effects = poll(&mut bench, url, node, 60, 0);
+        assert!(
+            effects.contains(&Effect::Hello { peer: node, route: http(url) }),
+            "it is asked for the time"
+        );
+    }
+    assert_eq!(bench.coordinator.status(bench.now).clock, Clock::Confirmed);
+
+    let (time, wall) = (bench.wall() - Duration::from_secs(60), bench.wall());
+    for (url, node) in [(URL_A, A), (URL_B, B)] {
+        bench.hear(Event::Greeted {
+            peer: node,
+            route: http(url),
+            incarnation: incarnation(node),
+            own_incarnation: OURS,
+            heard_sequence: 0,
+            heard_epoch: Epoch(0),
+            time,
+            wall,
+        });
+    }
+    let wrong = Clock::Wrong { behind_ms: -60_000, peers: vec![A, B] };
+    assert_eq!(bench.coordinator.status(bench.now).clock, wrong, "an answer to our challenge is of now");
+    for (url, node) in [(URL_A, A), (URL_B, B)] {
+        poll(&mut bench, url, node, 0, 60);
+    }
+    let wrong = Clock::Wrong { behind_ms: 60_000, peers: vec![A, B] };
+    assert_eq!(
+        bench.coordinator.status(bench.now).clock,
+        wrong,
+        "nobody can send on what is yet to be signed"
+    );
+}
+
+#[test]
+fn seals_that_were_overtaken_are_no_rollback() {
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    bench.hear(Event::Sequence { incarnation: OURS, last: 50 });
+    let read = |bench: &mut Bench, to| {
+        bench.hear(Event::Seals(OwnSeals { incarnation: OURS, damage_generation: 0, runs: runs(to, 1) }))
+    };
+    let hello = |bench: &mut Bench| {
+        let (time, wall) = (bench.wall(), bench.wall());
+        bench.hear(Event::Greeted {
+            peer: A,
+            route: Route::P2p,
+            incarnation: incarnation(A),
+            own_incarnation: OURS,
+            heard_sequence: 50,
+            heard_epoch: Epoch(2_000),
+            time,
+            wall,
+        })
+    };
+    let reincarnate = Effect::Reincarnate { incarnation: OURS };
+    read(&mut bench, 2_000);
+    read(&mut bench, 1_999);
+    assert!(!hello(&mut bench).contains(&reincarnate), "it was read before, and came later");
+    bench.hear(Event::StoreGone { reason: "restart".into() });
+    read(&mut bench, 1_999);
+    assert!(hello(&mut bench).contains(&reincarnate), "a store that was away may be an older one");
+}
+
+#[test]
+fn an_announcement_is_compared_once_and_never_while_our_store_is_away() {
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    // Of long ago: no epoch in common, which counts although it does not rise.
+    bench.hear(Event::Seals(OwnSeals {
+        incarnation: OURS,
+        damage_generation: 0,
+        runs: Runs::parse(vec![Run { from: Epoch(5_000), to: Epoch(6_000), root: root(1) }]).unwrap(),
+    }));
+    let said = bench.next(A, 2);
+    for _ in 0..4 {
+        let wall = bench.wall();
+        bench.hear(Event::Heard { from: A, announcement: said.clone(), wall });
+        bench.pass(5);
+    }
+    assert_eq!(bench.count(A), 1, "a repetition is no news");
+    bench.hear(Event::StoreGone { reason: "away".into() });
+    for _ in 0..4 {
+        let (said, wall) = (bench.next(A, 2), bench.wall());
+        bench.hear(Event::Heard { from: A, announcement: said, wall });
+        bench.pass(5);
+    }
+    assert_eq!(bench.count(A), 1, "an absence is no difference");
+}
+
+#[test]
+fn a_url_that_only_repeats_what_a_peer_said_is_not_used() {
+    let mut bench = Bench::new(&[A], &[URL_A, URL_B]);
+    bench.polled(URL_A, A, 1);
+    bench.hear(Event::GreetFailed { peer: A, route: http(URL_A), reason: "no exchange here".into() });
+    bench.polled(URL_B, A, 1);
+    bench.greeted(A, http(URL_B));
+    bench.polled(URL_A, A, 1);
+    let of = |bench: &Bench| bench.coordinator.status(bench.now).peers[0].url.clone();
+    assert_eq!(of(&bench).as_deref(), Some(URL_B));
+    bench.greeted(A, http(URL_A));
+    assert_eq!(of(&bench).as_deref(), Some(URL_A), "the first of those that work");
+}
+
+#[test]
 fn a_hello_that_never_comes_is_no_end() {
     let mut bench = Bench::new(&[A], &[URL_A]);
     bench.pass(2);

@@ -87,11 +87,16 @@ impl Book {
         self.urls.iter_mut().find(|known| known.url == url)
     }
 
-    /// The URL to use for a node: the first that works, else the first that ever led there.
+    /// The URL to use for a node: the first where exchanges work, else the first that answers polls (what a
+    /// node once said can be repeated by others), else the first that ever led there.
     pub(super) fn of(&self, node: &NodeId) -> Option<&str> {
-        let mut leading = self.urls.iter().filter(|url| url.state == UrlState::Of(*node));
-        let first = leading.clone().next()?;
-        Some(&leading.find(|url| url.works).unwrap_or(first).url)
+        let leading = self.urls.iter().filter(|url| url.state == UrlState::Of(*node));
+        let rank = |url: &&Url| match (url.works, url.exchanges()) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => 2,
+        };
+        leading.min_by_key(rank).map(|url| url.url.as_str())
     }
 
     /// Takes the URLs that are to be asked now; `interval` says how often each is.

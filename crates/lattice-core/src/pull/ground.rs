@@ -65,6 +65,9 @@ impl Ground {
         if seal.root.is_some_and(|root| root.total() == 0) {
             return Err(Failed::new(Outcome::Lied, "a root over nothing"));
         }
+        if self.held_more(config, seal.epoch, seal.root) {
+            return Err(Failed::new(Outcome::Lied, "the tree has lost entries that it held"));
+        }
         self.first.get_or_insert((seal.epoch, seal.root));
         if !self.seals.contains(&(seal.epoch, seal.root)) {
             if self.seals.len() == SEALS_MAX {
@@ -73,5 +76,14 @@ impl Ground {
             self.seals.push((seal.epoch, seal.root));
         }
         Ok(seal.root.map(|root| (seal.epoch, root)))
+    }
+
+    /// Whether this incarnation has sealed more before. Entries are never removed from a tree: one that shrinks
+    /// would end the walk early, with nothing proved of what was left out.
+    fn held_more(&self, config: &Config, epoch: Epoch, root: Option<Root>) -> bool {
+        let total = |root: Option<Root>| root.map_or(0, |root| root.total());
+        let announced = config.announced.as_slice().iter().map(|run| (run.from, run.root));
+        let mut before = self.first.into_iter().chain(self.seals.iter().copied()).chain(announced);
+        before.any(|(at, held)| at <= epoch && total(held) > total(root))
     }
 }

@@ -306,6 +306,10 @@ impl Pull {
                 self.read_or_walk(now, plan.without_ahead(), effects);
                 Ok(())
             }
+            // It never said that it had anything: that is no fault, and no reason to leave it alone.
+            (Answer::Refused(Refusal { reason: Reason::Empty, detail }), _) if self.offers_nothing() => {
+                Err(Failed::new(Outcome::Stale, format!("nothing to pull: {detail}")))
+            }
             (Answer::Refused(Refusal { reason, detail }), _) => {
                 Err(Failed::new(Outcome::Refused, format!("{reason:?}: {detail}")))
             }
@@ -313,6 +317,12 @@ impl Pull {
                 Err(Failed::new(Outcome::Refused, "signed an answer to another question"))
             }
         }
+    }
+
+    /// Whether the peer has not shown a root, neither in its announcement nor in an answer.
+    fn offers_nothing(&self) -> bool {
+        let announced = self.config.announced.newest().is_some_and(|run| run.root.is_some());
+        !announced && self.ground.first().is_none()
     }
 
     fn local_nodes(

@@ -82,6 +82,10 @@ enum Manner {
     TwoRoots,
     /// Answers in another incarnation from the second time on.
     Reborn,
+    /// Seals an empty tree from the second answer on.
+    Vanishes,
+    /// Has more entries from the second answer on, but none in half of the tree.
+    Sheds,
     /// Signs seals with another key.
     BadSignature,
     /// Answers with no nodes.
@@ -137,10 +141,24 @@ impl Server {
         if self.answered == 2 {
             let splits = std::mem::take(&mut self.splits);
             self.replica.merge(splits);
+            self.change();
         }
         let time = WallTime(1_000_000_000);
         let answer = self.judge(request);
         Response { next_challenge: Vec::new(), time, answer }
+    }
+
+    fn change(&mut self) {
+        match self.manner {
+            Manner::Vanishes => self.replica = Replica::default(),
+            Manner::Sheds => {
+                let grown = entries(0..2_000, 3_000).into_iter();
+                self.replica =
+                    Replica::of(grown.filter(|entry| entry.key.hash().nibble(0).is_multiple_of(2)));
+            }
+            _ => return,
+        }
+        self.epoch += 1;
     }
 
     fn judge(&self, request: &Request) -> Answer {
@@ -148,6 +166,9 @@ impl Server {
         match (self.manner, &request.ask) {
             (Manner::Refuses, _) => return refused(Reason::Untrusted),
             (Manner::Challenges, _) if self.answered % 2 == 1 => return refused(Reason::Challenge),
+            (Manner::Vanishes, _) if self.answered > 1 => {
+                return Answer::Walk { seal: self.seal(), nodes: Vec::new() };
+            }
             _ => {}
         }
         match &request.ask {
@@ -404,6 +425,8 @@ fn each_manner_has_its_outcome() {
         (Manner::SaysEqual, Outcome::Lied),
         (Manner::ForgesEntries, Outcome::Lied),
         (Manner::TwoRoots, Outcome::Lied),
+        (Manner::Vanishes, Outcome::Lied),
+        (Manner::Sheds, Outcome::Lied),
         (Manner::Reborn, Outcome::Stale),
         (Manner::BadSignature, Outcome::Lost),
         (Manner::Silent, Outcome::Refused),
@@ -431,6 +454,8 @@ fn a_seal_must_not_contradict_what_was_announced() {
     let mut server = Server::new(theirs, Manner::Honest);
     let ran = run(&mut ours, &mut server, announced(100, other));
     assert_eq!(ran.ended.outcome, Outcome::Lied);
+    let ran = run(&mut ours, &mut Server::new(Replica::default(), Manner::Honest), announced(99, other));
+    assert_eq!((ran.ended.outcome, ran.ended.dominated), (Outcome::Lied, None), "entries are never removed");
     let later = announced(101, server.replica.tree.root);
     let ran = run(&mut ours, &mut server, later);
     assert_eq!(ran.ended.outcome, Outcome::Stale, "older than what it announced");
@@ -452,7 +477,11 @@ fn an_answer_in_kind_says_no_bye() {
 
 /// A pull that has asked its first question.
 fn asking() -> (Pull, u64, Request) {
-    let mut pull = Pull::new(Monotonic::ZERO, config());
+    asking_with(config())
+}
+
+fn asking_with(config: Config) -> (Pull, u64, Request) {
+    let mut pull = Pull::new(Monotonic::ZERO, config);
     let mut effects = Vec::new();
     pull.handle(Monotonic::ZERO, Event::Start, &mut effects);
     pull.handle(Monotonic::ZERO, Event::LocalNodes(vec![None]), &mut effects);
@@ -549,6 +578,24 @@ fn digests_that_begin_alike_are_asked_again_whole() {
     };
     assert_eq!(nodes.len(), 1);
     assert_eq!(nodes[0].position, Position::ROOT.child(3).unwrap(), "only where it differs");
+}
+
+#[test]
+fn a_peer_that_has_nothing_and_never_said_otherwise_is_not_blamed() {
+    let announced = |root| {
+        let run = Run { from: Epoch(1), to: Epoch(2), root };
+        Config { announced: Runs::parse(vec![run]).unwrap(), ..config() }
+    };
+    let root = Some(Root { digest: Digest([8; 32]), entries: 1, tombstones: 0 });
+    for (config, expected) in
+        [(config(), Outcome::Stale), (announced(None), Outcome::Stale), (announced(root), Outcome::Refused)]
+    {
+        let (mut pull, number, _) = asking_with(config);
+        let answer = Answer::Refused(Refusal { reason: Reason::Empty, detail: "empty".into() });
+        let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
+        let reply = Event::Reply { number, response, traffic: Traffic::default() };
+        assert_eq!(outcome(&mut pull, Monotonic::ZERO, reply), Some(expected));
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub enum Outcome {
     /// Our live map was shown to hold everything that the peer's verified tree holds, or newer.
     Healed,
     /// The ground moved: the peer answers as another incarnation, or with a seal older than one we have, or it
-    /// is no longer trusted.
+    /// is no longer trusted; or it has nothing, and never said that it had.
     Stale,
     /// The peer declined, with its signature; or signed an answer to another question.
     Refused,

@@ -164,7 +164,14 @@ impl Frontier {
                 Mine::Read(mine) => mine.as_deref(),
                 Mine::Unread => None,
             };
-            match node.verify(mine, anchor) {
+            let verified = node.verify(mine, anchor);
+            if let (Ok(found), Some((under, before))) = (&verified, item.waiting.known)
+                && total(found) < before.total()
+            {
+                let detail = format!("at {position}: epoch {epoch} lacks entries of epoch {under}");
+                return Err(Failed::new(Outcome::Lied, detail));
+            }
+            match verified {
                 Ok(Node::Bucket(heads)) if heads.is_empty() => {}
                 Ok(Node::Bucket(heads)) => buckets.push(Bucket { position, under: epoch, heads }),
                 Ok(Node::Inner(children)) => differing(&position, &children, mine, &mut below),
@@ -265,6 +272,12 @@ impl Plan {
             mine: Mine::Unread,
         }));
     }
+}
+
+/// What hangs below a verified node: entries are never removed, so that it only grows.
+fn total(node: &Node) -> u64 {
+    let (entries, tombstones) = node.counts();
+    entries.saturating_add(tombstones)
 }
 
 /// Notes the children of a verified node that hold anything and are not what we have.

@@ -3,14 +3,14 @@
 //! Each effect is a task. What repeats by itself (an announcement, what was heard) is dropped when too much of
 //! it is under way already; what the machine waits for always comes back as an event.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lattice_core::coordinator::{Clock as Judgement, Effect, Event, Recipients, Route};
 use lattice_core::exchange::{Answer, Ask, Request};
-use lattice_core::model::{Incarnation, NodeId};
+use lattice_core::model::{Epoch, Incarnation, NodeId};
 use lattice_core::time::WallTime;
 use lattice_runtime::grpc::Reconnect;
 use lattice_runtime::{Clock, TaskGroup};
@@ -49,8 +49,42 @@ pub(crate) struct Hands {
     /// Each sibling is told one list after the other, so that the newest is the last.
     telling_store: tokio::sync::Mutex<()>,
     telling_sensor: tokio::sync::Mutex<()>,
+    /// How often each thing was to be told; only the last one goes on trying.
+    words: Mutex<BTreeMap<Word, u64>>,
     /// What peers say of our clock.
     judgement: Mutex<Judgement>,
+    telling_heard: tokio::sync::Mutex<()>,
+    heard: Mutex<Unsaid>,
+}
+
+/// What the store is still to be told of peers, the newest of each. Told one after the other: of two
+/// incarnations the store takes the later one for the present one, for good.
+#[derive(Debug, Default)]
+struct Unsaid(BTreeMap<NodeId, Heard>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Heard {
+    incarnation: Incarnation,
+    sequence: u64,
+    epoch: Epoch,
+}
+
+impl Unsaid {
+    fn put(&mut self, node: NodeId, heard: Heard) {
+        self.0.insert(node, heard);
+    }
+
+    /// None when somebody has said it meanwhile.
+    fn take(&mut self, node: &NodeId) -> Option<Heard> {
+        self.0.remove(node)
+    }
+}
+
+/// What siblings are told until they have heard it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    Trust(Told),
+    Clock,
 }
 
 /// Work of which one at a time is enough: its answer answers everybody.
@@ -76,7 +110,7 @@ pub(crate) struct Parts {
 }
 
 /// A sibling that keeps the list of trusted keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Told {
     Store,
     Sensor,
@@ -100,6 +134,9 @@ impl Hands {
             unhurried: Arc::new(Semaphore::new(UNHURRIED_MAX)),
             under_way: Mutex::default(),
             judgement: Mutex::new(Judgement::Unknown),
+            words: Mutex::default(),
+            heard: Mutex::default(),
+            telling_heard: tokio::sync::Mutex::default(),
             telling_store: tokio::sync::Mutex::default(),
             telling_sensor: tokio::sync::Mutex::default(),
         }
@@ -119,10 +156,9 @@ impl Hands {
                 self.unhurried(tasks, "announce", span, async move { hands.announce(to).await });
             }
             Effect::TellHeard { node, incarnation, sequence, epoch } => {
+                self.lock_heard().put(node, Heard { incarnation, sequence, epoch });
                 self.unhurried(tasks, "tell heard", Span::current(), async move {
-                    if let Err(error) = hands.store.heard(node, incarnation, sequence, epoch).await {
-                        debug!(%error, peer = %node, "cannot tell the store what was heard");
-                    }
+                    hands.tell_heard(node).await;
                 });
             }
             Effect::ReadSeals => {
@@ -139,13 +175,7 @@ impl Hands {
             Effect::SetTrust { trusted: _ } => {
                 // The list that counts is the one on disk; this one was made of it.
                 for told in [Told::Store, Told::Sensor] {
-                    let hands = Arc::clone(&hands);
-                    spawn(tasks, "tell trust", Span::current(), async move {
-                        if let Err(status) = hands.tell_trust(told).await {
-                            // It is told when its stream comes back, before anything is heard of it.
-                            debug!(?told, reason = reason(&status), "cannot tell the trusted keys");
-                        }
-                    });
+                    self.insist(tasks, "tell trust", Word::Trust(told));
                 }
             }
             Effect::Reincarnate { incarnation } => {
@@ -158,13 +188,7 @@ impl Hands {
             }
             Effect::JudgeClock(judgement) => {
                 *self.judgement.lock().unwrap_or_else(PoisonError::into_inner) = judgement;
-                let hands = Arc::clone(self);
-                spawn(tasks, "judge the clock", Span::current(), async move {
-                    if let Err(status) = hands.tell_clock().await {
-                        // It is told again when the store's stream comes back.
-                        warn!(reason = reason(&status), "cannot tell the store of our clock");
-                    }
-                });
+                self.insist(tasks, "judge the clock", Word::Clock);
             }
             Effect::Exchange { .. }
             | Effect::ReadLocalNodes { .. }
@@ -176,6 +200,46 @@ impl Hands {
             | Effect::RootAfter { .. }
             | Effect::SavePauses
             | Effect::Notice(_) => debug_assert!(false, "the loop runs these itself"),
+        }
+    }
+
+    /// Tells a sibling until it has heard, or there is something newer to tell: a key that was removed is not
+    /// to be honoured for want of one answer. One that comes back is told besides, before it is heard.
+    fn insist(self: &Arc<Self>, tasks: &TaskGroup, name: &'static str, word: Word) {
+        let hands = Arc::clone(self);
+        let turn = {
+            let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = words.entry(word).or_default();
+            *turn += 1;
+            *turn
+        };
+        spawn(tasks, name, Span::current(), async move {
+            let mut reconnect = Reconnect::new();
+            while let Err(status) = hands.tell(word).await {
+                debug!(?word, reason = reason(&status), "a sibling cannot be told yet");
+                tokio::time::sleep(reconnect.next_delay()).await;
+                let newest = hands.words.lock().unwrap_or_else(PoisonError::into_inner).get(&word).copied();
+                if newest != Some(turn) {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn tell(&self, word: Word) -> Result<(), tonic::Status> {
+        match word {
+            Word::Trust(told) => self.tell_trust(told).await,
+            Word::Clock => self.tell_clock().await,
+        }
+    }
+
+    /// Tells the store the newest that was heard of a peer.
+    async fn tell_heard(&self, node: NodeId) {
+        let _turn = self.telling_heard.lock().await;
+        let Some(Heard { incarnation, sequence, epoch }) = self.lock_heard().take(&node) else { return };
+        if let Err(error) = self.store.heard(node, incarnation, sequence, epoch).await {
+            // It is told again with the next announcement.
+            debug!(%error, peer = %node, "cannot tell the store what was heard");
         }
     }
 
@@ -336,6 +400,10 @@ impl Hands {
         });
     }
 
+    fn lock_heard(&self) -> std::sync::MutexGuard<'_, Unsaid> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_under_way(&self) -> std::sync::MutexGuard<'_, BTreeSet<Once>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -354,7 +422,7 @@ impl Drop for Claim {
 }
 
 /// A task that ends with the group.
-pub(super) fn spawn(
+pub(crate) fn spawn(
     tasks: &TaskGroup,
     name: &'static str,
     span: Span,
@@ -365,4 +433,26 @@ pub(super) fn spawn(
         ended.run_until_cancelled(work.instrument(span)).await;
         Ok(())
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_was_heard_of_a_peer_the_newest_is_said_once() {
+        let node = NodeId([1; 32]);
+        let heard = |incarnation, sequence| Heard {
+            incarnation: Incarnation([incarnation; 16]),
+            sequence,
+            epoch: Epoch(1),
+        };
+        let mut unsaid = Unsaid::default();
+        unsaid.put(node, heard(1, 9));
+        unsaid.put(NodeId([2; 32]), heard(3, 1));
+        unsaid.put(node, heard(2, 1));
+        assert_eq!(unsaid.take(&node), Some(heard(2, 1)), "never the replaced one after its successor");
+        assert_eq!(unsaid.take(&node), None);
+        assert_eq!(unsaid.0.len(), 1);
+    }
 }

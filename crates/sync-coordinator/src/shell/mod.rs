@@ -28,7 +28,7 @@ use crate::metrics::Sibling;
 use crate::report::{Names, Report};
 use crate::sensor::Sight;
 
-pub(crate) use effects::{Hands, Parts, Told};
+pub(crate) use effects::{Hands, Parts, Told, spawn};
 
 /// Events that wait for the loop; beyond them, whoever has another one waits.
 const INBOX_MAX: usize = 1_024;

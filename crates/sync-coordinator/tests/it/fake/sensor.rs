@@ -94,6 +94,14 @@ impl FakeSensor {
         told
     }
 
+    /// As the sensor has it: without P2P, only its state can be asked for.
+    fn enabled(&self) -> Result<(), Status> {
+        match self.own.enabled {
+            true => Ok(()),
+            false => Err(Status::failed_precondition("P2P is disabled (sensor.enabled)")),
+        }
+    }
+
     fn everybody(&self) -> Vec<NodeId> {
         self.own.connected.borrow().iter().copied().collect()
     }
@@ -146,6 +154,7 @@ impl P2pSensor for FakeSensor {
         &self,
         request: Request<wire::AnnounceRequest>,
     ) -> Result<Response<wire::AnnounceResponse>, Status> {
+        self.enabled()?;
         let request = request.into_inner();
         let what = What::Announcement(request.announcement.unwrap());
         let to = match request.node.is_empty() {
@@ -159,6 +168,7 @@ impl P2pSensor for FakeSensor {
         &self,
         request: Request<wire::BroadcastRequest>,
     ) -> Result<Response<wire::BroadcastResponse>, Status> {
+        self.enabled()?;
         let told = self.tell(self.everybody().into_iter(), &What::Delta(request.into_inner().delta));
         Ok(Response::new(wire::BroadcastResponse { published: told > 0 }))
     }
@@ -167,6 +177,7 @@ impl P2pSensor for FakeSensor {
         &self,
         _: Request<wire::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
+        self.enabled()?;
         Ok(Response::new(pass_on(self.own.observations.subscribe())))
     }
 
@@ -174,6 +185,7 @@ impl P2pSensor for FakeSensor {
         &self,
         request: Request<wire::ExchangeRequest>,
     ) -> Result<Response<wire::ExchangeResponse>, Status> {
+        self.enabled()?;
         let request = request.into_inner();
         let node = convert::node("node", &request.node)?;
         let connected = self.own.connected.borrow().contains(&node);
@@ -201,6 +213,7 @@ impl P2pSensor for FakeSensor {
         &self,
         request: Request<Streaming<wire::ServeRequest>>,
     ) -> Result<Response<Self::ServeStream>, Status> {
+        self.enabled()?;
         let mut answers = request.into_inner();
         let (sender, requests) = stream();
         let own = Arc::clone(&self.own);
@@ -220,6 +233,7 @@ impl P2pSensor for FakeSensor {
         &self,
         request: Request<wire::SetTrustRequest>,
     ) -> Result<Response<wire::SetTrustResponse>, Status> {
+        self.enabled()?;
         let nodes = convert::nodes("nodes", &request.into_inner().nodes, 1_024)?;
         *self.own.trusted.lock().unwrap() = nodes.into_iter().collect();
         Ok(Response::new(wire::SetTrustResponse {}))

@@ -47,6 +47,10 @@ struct State {
     challenges: BTreeSet<Vec<u8>>,
     next_sequence: u64,
     trusted: BTreeSet<NodeId>,
+    /// How often the trusted keys are still not taken.
+    busy: u32,
+    /// How long it takes to state its seals.
+    pause: Duration,
     /// What was asked, and the trace context that came with it.
     traces: Vec<(&'static str, String)>,
 }
@@ -123,6 +127,16 @@ impl FakeStore {
 
     pub(crate) fn trusted(&self) -> BTreeSet<NodeId> {
         self.0.state.lock().unwrap().trusted.clone()
+    }
+
+    /// The next `times` that it is told the trusted keys, it does not answer well; its streams go on.
+    pub(crate) fn is_busy(&self, times: u32) {
+        self.0.state.lock().unwrap().busy = times;
+    }
+
+    /// It takes so long to state its seals from now on.
+    pub(crate) fn is_slow(&self, pause: Duration) {
+        self.0.state.lock().unwrap().pause = pause;
     }
 
     fn seals(&self) -> Seals {
@@ -255,6 +269,8 @@ impl StateStore for FakeStore {
     }
 
     async fn seals(&self, _: Request<wire::SealsRequest>) -> Result<Answered<wire::SealsResponse>, Status> {
+        let pause = self.0.state.lock().unwrap().pause;
+        tokio::time::sleep(pause).await;
         Ok(Answered::new((&self.seals()).into()))
     }
 
@@ -352,7 +368,12 @@ impl StateStore for FakeStore {
         request: Request<wire::SetTrustRequest>,
     ) -> Result<Answered<wire::SetTrustResponse>, Status> {
         let nodes = convert::nodes("nodes", &request.into_inner().nodes, 1_024)?;
-        self.0.state.lock().unwrap().trusted = nodes.into_iter().collect();
+        let mut state = self.0.state.lock().unwrap();
+        if state.busy > 0 {
+            state.busy -= 1;
+            return Err(Status::deadline_exceeded("the disk is slow"));
+        }
+        state.trusted = nodes.into_iter().collect();
         Ok(Answered::new(wire::SetTrustResponse {}))
     }
 
