@@ -1,8 +1,10 @@
 //! What the end-to-end tests and the simulation stand on.
 //!
 //! [`cluster`] writes configuration files and starts the real binaries; [`client`] asks them what an operator
-//! could ask; [`wait`] looks until something is true. Nothing here knows how a service works inside.
+//! could ask; [`wait`] looks until something is true. None of these knows how a service works inside;
+//! [`simulation`] knows the machines and the engine, and nothing of processes.
 
 pub mod client;
 pub mod cluster;
+pub mod simulation;
 pub mod wait;

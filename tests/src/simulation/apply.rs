@@ -83,7 +83,9 @@ impl World {
 
     fn wipe(&mut self, node: usize) -> Result<(), Broken> {
         let lost = self.disk_map(node)?;
-        self.stop(Part::All, node)?;
+        // The other services may go on, and find another store than they knew.
+        let part = if self.random.random_bool(0.5) { Part::All } else { Part::Store };
+        self.stop(part, node)?;
         self.nodes[node].wipe();
         self.checks.wiped.insert(self.directory.id(node));
         self.owe_less(node, &lost)?;
@@ -95,7 +97,8 @@ impl World {
             return Ok(());
         };
         let lost = self.disk_map(node)?;
-        self.stop(Part::All, node)?;
+        let part = if self.random.random_bool(0.5) { Part::All } else { Part::Store };
+        self.stop(part, node)?;
         self.nodes[node].roll_back(earlier);
         self.checks.rolled_back.insert(node);
         self.checks.doubtful.insert(self.directory.id(node));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lattice_core::coordinator::Notice;
 use lattice_core::hearing::contradiction;
 use lattice_core::model::{Incarnation, NodeId};
-use lattice_core::pull::{self, Outcome};
+use lattice_core::pull::{self, Cause, Outcome};
 use lattice_core::seal::Runs;
 use lattice_core::signed::SignedAnnouncement;
 
@@ -69,6 +69,8 @@ impl Tally {
 struct Watched {
     pulls: BTreeMap<NodeId, pull::Id>,
     window: (Duration, usize),
+    /// Of each peer, how many pulls in a row were its own fault, and when the last one ended.
+    failed: BTreeMap<NodeId, (u32, Duration)>,
     announced: BTreeMap<Incarnation, (u64, Runs)>,
 }
 
@@ -114,8 +116,9 @@ impl Checks {
                 self.busy(now, node)
             }
             Seen::Stuck(machine) => Err(format!("a tick left the deadline of {machine} where it was")),
-            Seen::PullStarted(id, peer, _) => {
+            Seen::PullStarted(id, peer, cause) => {
                 self.tally.pulls += 1;
+                self.paused(now, node, peer, *cause)?;
                 let pulls = &mut self.nodes[node].pulls;
                 if let Some(other) = pulls.insert(*peer, *id) {
                     return Err(format!("pulls {other} and {id} from one peer run at once"));
@@ -128,10 +131,13 @@ impl Checks {
             Seen::PullEnded(ended) => {
                 self.nodes[node].pulls.remove(&ended.peer);
                 self.tally.ended.push(Ended { at: now, by: node, pull: (**ended).clone() });
+                self.pause(now, node, ended);
                 self.blamed(ended)
             }
             Seen::CoordinatorStopped => {
                 self.nodes[node].pulls.clear();
+                // Pauses survive as times of a wall clock, which may be another one by then.
+                self.nodes[node].failed.clear();
                 Ok(())
             }
             Seen::Notice(notice) => {
@@ -165,6 +171,31 @@ impl Checks {
             Notice::NewIncarnation { replaced: Some(_), .. } => self.tally.replaced += 1,
             Notice::RolledBack { .. } => self.tally.rolled_back += 1,
             _ => {}
+        }
+    }
+
+    /// A pull ended: the next one may have to wait.
+    fn pause(&mut self, now: Duration, node: usize, ended: &pull::Ended) {
+        let failed = &mut self.nodes[node].failed;
+        match ended.outcome {
+            Outcome::Healed => drop(failed.remove(&ended.peer)),
+            Outcome::Refused | Outcome::Lied | Outcome::NoProgress => {
+                let (count, at) = failed.entry(ended.peer).or_default();
+                *count = if ended.verified_new { 0 } else { *count + 1 };
+                *at = now;
+            }
+            Outcome::TimedOut | Outcome::Lost if ended.verified_new => drop(failed.remove(&ended.peer)),
+            Outcome::Stale | Outcome::TimedOut | Outcome::Lost => {}
+        }
+    }
+
+    /// Nobody is asked again before its pause is over: 2^n seconds, of which jitter takes at most a quarter.
+    fn paused(&self, now: Duration, node: usize, peer: &NodeId, cause: Cause) -> Result<(), String> {
+        let Some((count, at)) = self.nodes[node].failed.get(peer) else { return Ok(()) };
+        let pause = Duration::from_secs(1 << (*count).min(8)).mul_f64(0.74);
+        match cause == Cause::Operator || now.saturating_sub(*at) >= pause {
+            true => Ok(()),
+            false => Err(format!("{peer} is asked {:?} after pull {count} that failed", now - *at)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What goes wrong, and when: one fault after the other, or a schedule made of a seed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -126,6 +127,7 @@ pub fn random(
     random: &mut Xoshiro256PlusPlus,
 ) -> Vec<Planned> {
     let mut planned = Vec::new();
+    let mut disks_lost = BTreeSet::new();
     let mut at = Duration::ZERO;
     loop {
         at += up_to(mix.every * 2, random);
@@ -134,6 +136,13 @@ pub fn random(
         }
         let lasts = up_to(mix.lasts, random);
         for fault in one(settings, mix, random) {
+            // A second one could bring back a disk from before the node's incarnation was replaced, which nobody
+            // would believe any more: a history of its own.
+            if let Fault::Wipe(node) | Fault::RollBack(node) = fault
+                && !disks_lost.insert(node)
+            {
+                continue;
+            }
             planned.extend(ending(&fault).map(|end| (at + lasts, end)));
             planned.push((at, fault));
         }

@@ -50,7 +50,7 @@ impl Scenario {
         Self {
             settings: Settings::of(nodes),
             mix: Mix::USUAL,
-            faults_for: Duration::from_secs(240),
+            faults_for: Duration::from_secs(200),
             workload: Workload { every: Duration::from_secs(12), burst: 8, keys: 150, deletes: 0.2 },
             liar_in: 3,
         }

@@ -8,3 +8,4 @@ mod health_under_load;
 mod http_path;
 mod p2p_path;
 mod services;
+mod simulation;
