@@ -108,10 +108,11 @@ impl World {
         self.owe_less(node, &lost)
     }
 
-    /// What only a lost disk held is owed no longer.
+    /// What only a lost disk held is owed no longer. A liar's disk is none to build on: it gives back what it
+    /// likes.
     fn owe_less(&mut self, node: usize, lost: &Map) -> Result<(), Broken> {
         let mut others = Vec::new();
-        for other in 0..self.nodes.len() {
+        for other in self.honest().collect::<Vec<_>>() {
             if other != node || self.nodes[node].store().is_some() {
                 others.push(self.disk_map(other)?);
             }

@@ -12,7 +12,7 @@ use lattice_core::coordinator::OwnSeals;
 use lattice_core::exchange::PullPart;
 use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, Key, NodeId};
 use lattice_core::pull::MergeCounts;
-use lattice_core::seal::Runs;
+use lattice_core::seal::{Root, Runs};
 use lattice_core::signed::{Signed, SignedAnnouncement};
 use lattice_core::time::WallTime;
 use lattice_core::tree::{FANOUT, Position, Summary};
@@ -289,6 +289,20 @@ impl Replica {
         let random = Random { nonce: self.random.random(), challenge: self.random.random() };
         let exchanged = self.peers.exchange(envelope, self.now(now, wall), random);
         (exchanged.response, exchanged.asked.and_then(Asked::parse))
+    }
+
+    /// The newest root, and the entries with a value under it.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn sealed(&self, now: Duration, wall: WallTime) -> Result<(Option<Root>, Map), String> {
+        let at = self.now(now, wall);
+        let mut sealed = self.reader.sealed_entries(at, LOOK_EVERY).ok_or("too many read it")?;
+        let mut map = Map::new();
+        while let Some(entries) = sealed.next_bucket().map_err(|error| error.to_string())? {
+            map.extend(entries.into_iter().map(|entry| (entry.key.clone(), entry)));
+        }
+        Ok((sealed.seal().root, map))
     }
 
     /// The current entries of `keys`, and of every key that has a value.

@@ -58,10 +58,19 @@ impl World {
             self.start(node)?;
         }
         self.look_at_connections();
-        let took = self.run_until("all honest nodes have converged", limit, Self::converged)?;
-        self.trace.line(self.now, format_args!("converged after {took:?}"));
+        let took = self.run_until("all honest nodes have come to rest", limit, Self::at_rest)?;
+        self.trace.line(self.now, format_args!("at rest after {took:?}"));
         self.check_maps()?;
         Ok(took)
+    }
+
+    /// Whether all honest nodes have converged, and none of them has merged anything since.
+    ///
+    /// An entry may come late, when its epoch is sealed already (a liar was the only one to have it): then one
+    /// node has it in its live map before any of them has it under a root.
+    pub fn at_rest(&self) -> bool {
+        let maps = || self.honest().map(|node| self.map(node)).collect::<Result<Vec<Map>, _>>();
+        self.converged() && maps().is_ok_and(|maps| maps.windows(2).all(|pair| pair[0] == pair[1]))
     }
 
     /// Whether all honest nodes have one root at a common epoch that is newer than the last write.
@@ -97,18 +106,21 @@ impl World {
     }
 
     fn check_maps(&self) -> Result<(), Broken> {
-        let mut first: Option<Map> = None;
+        let mut sealed: Vec<(Option<Root>, Map)> = Vec::new();
         for node in self.honest() {
             let broken = |what: String| self.broken(Some(node), what);
             let map = self.map(node).map_err(broken)?;
             self.ledger.check_written(map.values()).map_err(broken)?;
             self.ledger.check_held(&map).map_err(broken)?;
-            match &first {
-                Some(first) if *first != map => {
-                    return Err(broken("equal roots over different maps".to_owned()));
+            let store =
+                self.nodes[node].store().ok_or_else(|| broken("the store does not run".to_owned()))?;
+            let (root, entries) = store.sealed(self.now, self.nodes[node].wall(self.now)).map_err(broken)?;
+            match sealed.iter().find(|other| other.0 == root) {
+                Some(other) if other.1 != entries => {
+                    return Err(broken("equal roots over different entries".to_owned()));
                 }
                 Some(_) => {}
-                None => first = Some(map),
+                None => sealed.push((root, entries)),
             }
         }
         Ok(())
