@@ -10,7 +10,8 @@
 //! - [`seal`]: a root at the end of an epoch, and how two nodes compare theirs.
 //! - [`signed`]: what nodes sign, and the checks before any of it is believed.
 //! - [`exchange`]: what the one who pulls asks, and what the one who serves answers.
-//! - [`liveness`], [`divergence`], [`failover`], [`pull`], [`coordinator`]: the machines that decide.
+//! - [`liveness`], [`hearing`], [`divergence`], [`failover`], [`backoff`], [`pull`], [`coordinator`]: the machines
+//!   that decide.
 
 pub mod backoff;
 pub mod clock;
