@@ -4,7 +4,7 @@ CARGO ?= cargo
 PROFILE_DIR := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fmt lint doc deny bench clean
+.PHONY: help build demo test crash check fmt lint doc deny bench clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -26,6 +26,9 @@ test: ## Run every test: units, properties, simulation, real processes and socke
 		awk '/^test result:/ { passed += $$4; failed += $$6 } \
 			END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }' target/test.log; \
 	fi
+
+crash: ## Kill a store under load 300 times (CRASH_KILLS, CRASH_SEED), and check all it had acknowledged
+	CRASH_KILLS=$(or $(CRASH_KILLS),300) $(CARGO) test -p state-store --test it crash:: -- --nocapture
 
 check: fmt lint doc deny ## Everything that CI checks besides the tests
 

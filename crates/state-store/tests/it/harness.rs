@@ -1,6 +1,5 @@
 //! A running store, and clients for it.
 
-use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
@@ -122,7 +121,7 @@ impl Store {
 }
 
 /// Asks again and again until there is an answer.
-pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let answered = tokio::time::timeout(DEADLINE, async {
         loop {
             if let Some(answer) = ask().await {
