@@ -157,7 +157,7 @@ pub(crate) struct Peers {
     pub(crate) success: bool,
     pub(crate) count: usize,
     pub(crate) peers: Vec<Peer>,
-    /// URLs that failed before their identity was known.
+    /// URLs that failed and that no peer above is shown with.
     pub(crate) url_errors: Vec<UrlError>,
 }
 
@@ -180,7 +180,7 @@ pub(crate) struct Peer {
     last_error: Option<String>,
 }
 
-/// A URL that failed before its identity was known.
+/// A URL that failed.
 #[derive(Debug, Serialize)]
 pub(crate) struct UrlError {
     url: String,

@@ -250,10 +250,11 @@ fn status_response(api: &Api, snapshot: Snapshot) -> wire::StatusResponse {
         Health::Isolated => wire::Health::Isolated,
     };
     let sensor = &status.sensor;
-    // Those of a known peer are counted with it.
+    // Those of the URL that a peer is shown with are counted there.
     let strange = |url: &&UrlStatus| match url.state {
-        UrlState::Unknown => true,
-        UrlState::Of(node) => status.peers.iter().all(|peer| peer.node != node),
+        UrlState::Unknown | UrlState::Of(_) => {
+            status.peers.iter().all(|peer| peer.url.as_ref() != Some(&url.url))
+        }
         UrlState::Ours => false,
     };
     let url_errors = status.urls.iter().filter(strange).filter(|url| url.errors > 0);

@@ -39,6 +39,14 @@ impl Route {
             Self::Http { .. } => Path::Http,
         }
     }
+
+    /// The base URL that it leads through.
+    pub fn url(&self) -> Option<&str> {
+        match self {
+            Self::P2p => None,
+            Self::Http { url } => Some(url),
+        }
+    }
 }
 
 /// What the shell is to do.
@@ -304,7 +312,7 @@ pub enum Notice {
         /// Which.
         url: String,
     },
-    /// A URL stopped working.
+    /// A URL does not work: polls or exchanges fail. Said once, until [`Notice::UrlWorks`].
     UrlFailed {
         /// Which.
         url: String,
@@ -313,7 +321,7 @@ pub enum Notice {
         /// What was wrong.
         reason: String,
     },
-    /// A URL works again.
+    /// A URL works again, polls and exchanges both, after [`Notice::UrlFailed`].
     UrlWorks {
         /// Which.
         url: String,

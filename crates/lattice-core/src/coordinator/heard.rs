@@ -1,5 +1,6 @@
 //! What comes in from peers: announcements on either path, and requests that they sent us.
 
+use super::urls::Asked;
 use super::{Coordinator, Effect, Notice, Route};
 use crate::divergence;
 use crate::exchange::PullPart;
@@ -25,7 +26,7 @@ impl Coordinator {
     ) {
         if from != announcement.node {
             let reason = format!("sent an announcement of {}: only its own count", announcement.node);
-            self.peer_failed(from, &reason);
+            self.peer_failed(now, from, &reason);
             return;
         }
         self.hear(now, announcement, Via::Noise, &Route::P2p, wall, effects);
@@ -52,7 +53,7 @@ impl Coordinator {
             match self.hearing.hear(&announcement, Via::Challenged) {
                 Ok(heard) => self.believed(now, &announcement, Via::Challenged, heard, wall, effects),
                 Err(reason) if reason.is_harmless() => {}
-                Err(reason) => self.refused(node, &Route::P2p, reason, effects),
+                Err(reason) => self.refused(now, node, &Route::P2p, reason, effects),
             }
         }
         let patience = self.config.request_timeout * ASKED_TIMEOUTS;
@@ -106,7 +107,7 @@ impl Coordinator {
             }
             Err(unconfirmed @ Refused::Unconfirmed { .. }) => Some(unconfirmed),
             Err(reason) => {
-                self.refused(node, route, reason.clone(), effects);
+                self.refused(now, node, route, reason.clone(), effects);
                 Some(reason)
             }
         }
@@ -132,7 +133,7 @@ impl Coordinator {
         }
         if let Some(epoch) = heard.contradiction {
             effects.push(Effect::Notice(Notice::Contradiction { peer: node, incarnation, epoch }));
-            self.peer_failed(node, &format!("signed two roots for epoch {epoch}"));
+            self.peer_failed(now, node, &format!("signed two roots for epoch {epoch}"));
         }
         if let Some((sequence, epoch)) = self.hearing.greatest(&node) {
             effects.push(Effect::TellHeard { node, incarnation, sequence, epoch });
@@ -215,22 +216,31 @@ impl Coordinator {
         }
     }
 
+    /// What a node announced is refused. That is held against the node where it came from itself; what is served
+    /// at a URL, anybody may repeat.
     pub(super) fn refused(
         &mut self,
+        now: Monotonic,
         node: NodeId,
         route: &Route,
         reason: Refused,
         effects: &mut Vec<Effect>,
     ) {
-        self.peer_failed(node, &reason.to_string());
+        match route {
+            Route::P2p => self.peer_failed(now, node, &reason.to_string()),
+            Route::Http { url } => {
+                let reason = format!("announcement refused: {reason}");
+                self.url_failed(now, url, Asked::Poll, &reason, effects);
+            }
+        }
         let route = route.clone();
         effects.push(Effect::Notice(Notice::AnnouncementRefused { node, route, reason }));
     }
 
     /// Counts something that went wrong with a peer.
-    pub(super) fn peer_failed(&mut self, node: NodeId, reason: &str) {
+    pub(super) fn peer_failed(&mut self, now: Monotonic, node: NodeId, reason: &str) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.failed(reason);
+            peer.failures.add(now, reason);
         }
     }
 

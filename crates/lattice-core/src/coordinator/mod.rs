@@ -11,6 +11,7 @@
 mod clocks;
 mod effect;
 mod event;
+mod failures;
 mod heard;
 mod peers;
 mod polls;
@@ -43,7 +44,7 @@ use clocks::{Changes, Clocks};
 use peers::Peer;
 use polls::PROBE_INTERVALS;
 use pulls::Running;
-use urls::Book;
+use urls::{Asked, Book};
 
 /// What the coordinator is told once.
 #[derive(Clone, Debug)]
@@ -238,7 +239,7 @@ impl Coordinator {
                 self.wall = (now, wall);
                 self.polled(now, url, announcement.announcement, wall, effects);
             }
-            Event::PollFailed { url, reason } => self.url_failed(now, &url, &reason, effects),
+            Event::PollFailed { url, reason } => self.url_failed(now, &url, Asked::Poll, &reason, effects),
             Event::Greeted {
                 peer,
                 route,
@@ -320,8 +321,8 @@ impl Coordinator {
         if self.next_heartbeat <= now || due(self.announce_at) {
             self.announce(now, effects);
         }
-        for url in self.book.overdue(now) {
-            self.url_failed(now, &url, "no answer at all", effects);
+        for (url, asked) in self.book.overdue(now) {
+            self.url_failed(now, &url, asked, "no answer at all", effects);
         }
         self.poll(now, effects);
         self.greet_over_p2p(now, effects);

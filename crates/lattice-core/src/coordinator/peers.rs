@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::failures::Failures;
 use super::{
     Coordinator, Effect, Notice, PeerStatus, Recipients, Route, SensorPeer, SensorStatus, Status, clip,
 };
@@ -45,8 +46,8 @@ pub(super) struct Peer {
     pub(super) asked_until: Option<Monotonic>,
     /// A healed pull whose `root_after` is still to come.
     pub(super) healed: Option<Healed>,
-    errors: u64,
-    last_error: String,
+    /// What it did itself: errors of its URLs are kept with these.
+    pub(super) failures: Failures,
 }
 
 /// A pull that waits for its turn.
@@ -83,15 +84,8 @@ impl Peer {
             wanted: None,
             asked_until: None,
             healed: None,
-            errors: 0,
-            last_error: String::new(),
+            failures: Failures::default(),
         }
-    }
-
-    /// Counts something that went wrong with it.
-    pub(super) fn failed(&mut self, reason: &str) {
-        self.errors += 1;
-        self.last_error = clip(reason);
     }
 
     /// Notes what it said of itself.
@@ -236,11 +230,14 @@ impl Coordinator {
             (Some(ours), Some(theirs)) => ours.0.saturating_sub(theirs.0),
             (None, _) | (_, None) => 0,
         };
+        let url = self.book.of(node);
+        let failed_there = url.and_then(|url| self.book.get(url)).map(|url| &url.failures);
+        let (errors, last_error) = peer.failures.with(failed_there);
         PeerStatus {
             node: *node,
             name: peer.name.clone(),
             addresses: peer.addresses(),
-            url: self.book.of(node).map(str::to_owned),
+            url: url.map(str::to_owned),
             state: peer.state,
             heard: peer.heard,
             incarnation: self.hearing.incarnation(node),
@@ -250,8 +247,8 @@ impl Coordinator {
             backoff: self.backoff.until(now, node, path).map_or(Duration::ZERO, |until| until.since(now)),
             lag_epochs,
             pull: self.pulls.get(node).map(|running| running.pull.config().id),
-            errors: peer.errors,
-            last_error: peer.last_error.clone(),
+            errors,
+            last_error: last_error.to_owned(),
         }
     }
 }

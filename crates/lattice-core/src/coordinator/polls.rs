@@ -1,6 +1,6 @@
 //! Polls and hellos over HTTP: who is asked when, and what their answers say of URLs and of HTTP itself.
 
-use super::urls::Book;
+use super::urls::{Asked, Book, Url};
 use super::{Coordinator, Effect, Notice, Route, UrlState, clip};
 use crate::failover::{self, Path};
 use crate::hearing::{Refused, Via};
@@ -72,7 +72,7 @@ impl Coordinator {
             self.urls_known(now, effects);
         }
         if ours {
-            self.book.get_mut(&url).into_iter().for_each(|known| known.works = true);
+            self.book.get_mut(&url).into_iter().for_each(Url::ours);
             return;
         }
 
@@ -88,28 +88,23 @@ impl Coordinator {
                 }
                 true
             }
+            // Counted where it was refused.
             Some(
-                reason @ (Refused::Untrusted { .. }
+                Refused::Untrusted { .. }
                 | Refused::Cluster { .. }
                 | Refused::EpochLength { .. }
                 | Refused::Sequence { .. }
                 | Refused::Replaced { .. }
-                | Refused::Runs(_)),
-            ) => {
-                self.url_failed(now, &url, &reason.to_string(), effects);
-                return;
-            }
+                | Refused::Runs(_),
+            ) => return,
         };
         let can_speak = self.can_speak();
         let (patience, age) = (self.config.request_timeout * 6, self.config.poll_interval * GREET_INTERVALS);
         let Some(known) = self.book.get_mut(&url) else { return };
-        let worked = std::mem::replace(&mut known.works, true);
+        known.works = true;
         let exchanges = known.exchanges();
         if can_speak && known.greet(now, patience, age, unconfirmed || held_back) {
             effects.push(Effect::Hello { peer: node, route });
-        }
-        if !worked {
-            effects.push(Effect::Notice(Notice::UrlWorks { url, node }));
         }
         if exchanges {
             self.fail_over(now, failover::Event::HttpOk { peer: node }, effects);
@@ -134,6 +129,9 @@ impl Coordinator {
                 let known = self.book.get_mut(url).filter(|known| known.state == UrlState::Of(node));
                 if let Some(known) = known {
                     known.greeted(now);
+                    if known.recovered() {
+                        effects.push(Effect::Notice(Notice::UrlWorks { url: url.clone(), node }));
+                    }
                     self.fail_over(now, failover::Event::HttpOk { peer: node }, effects);
                 }
             }
@@ -146,7 +144,7 @@ impl Coordinator {
                     self.hear(now, &announcement, Via::Http, &route, wall, effects);
                 }
             }
-            Err(reason) => self.refused(node, route, reason, effects),
+            Err(reason) => self.refused(now, node, route, reason, effects),
         }
     }
 
@@ -161,25 +159,31 @@ impl Coordinator {
     ) {
         let reason = format!("hello: {reason}");
         match route {
-            Route::P2p => self.peer_failed(peer, &reason),
-            Route::Http { url } => self.url_failed(now, url, &reason, effects),
+            Route::P2p => self.peer_failed(now, peer, &reason),
+            Route::Http { url } => self.url_failed(now, url, Asked::Hello, &reason, effects),
         }
     }
 
-    /// A poll or a hello over HTTP failed.
-    pub(super) fn url_failed(&mut self, now: Monotonic, url: &str, reason: &str, effects: &mut Vec<Effect>) {
+    /// A poll or a hello over HTTP failed: an error of the URL, whoever it leads to.
+    pub(super) fn url_failed(
+        &mut self,
+        now: Monotonic,
+        url: &str,
+        asked: Asked,
+        reason: &str,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(known) = self.book.get_mut(url) else { return };
-        let worked = known.failed(reason);
+        let news = known.failed(now, asked, reason);
         let node = match known.state {
             UrlState::Of(node) => Some(node),
             UrlState::Unknown | UrlState::Ours => None,
         };
-        if worked {
+        if news {
             let (url, reason) = (url.to_owned(), clip(reason));
             effects.push(Effect::Notice(Notice::UrlFailed { url, node, reason }));
         }
         if let Some(peer) = node {
-            self.peer_failed(peer, reason);
             // Another URL of the same peer may still work.
             let other_works = self
                 .book

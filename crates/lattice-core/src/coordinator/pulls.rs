@@ -278,7 +278,16 @@ impl Coordinator {
                 | Outcome::Lied
                 | Outcome::TimedOut
                 | Outcome::Lost
-                | Outcome::NoProgress => known.failed(&format!("pull: {outcome}: {}", ended.detail)),
+                | Outcome::NoProgress => {
+                    let reason = format!("pull: {outcome}: {}", ended.detail);
+                    // Without an answer nobody has signed anything: who knows who is there.
+                    let nobody = matches!(outcome, Outcome::TimedOut | Outcome::Lost);
+                    let url = route.as_ref().and_then(Route::url).filter(|_| nobody);
+                    match url.and_then(|url| self.book.get_mut(url)) {
+                        Some(url) => url.failures.add(now, &reason),
+                        None => known.failures.add(now, &reason),
+                    }
+                }
             }
         }
         if path == Path::Http && route.is_some() {
@@ -287,9 +296,8 @@ impl Coordinator {
                     self.fail_over(now, failover::Event::HttpOk { peer }, effects);
                 }
                 Outcome::Refused | Outcome::TimedOut | Outcome::Lost => {
-                    if let Some(Route::Http { url }) = &route {
-                        self.book.get_mut(url).into_iter().for_each(Url::unproved);
-                    }
+                    let url = route.as_ref().and_then(Route::url);
+                    url.and_then(|url| self.book.get_mut(url)).into_iter().for_each(Url::unproved);
                     self.fail_over(now, failover::Event::HttpFailed { peer }, effects);
                 }
                 Outcome::Stale | Outcome::Lied => {}

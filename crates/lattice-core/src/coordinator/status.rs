@@ -87,7 +87,8 @@ pub struct PeerStatus {
     pub lag_epochs: u64,
     /// The pull that is running.
     pub pull: Option<pull::Id>,
-    /// What went wrong with it so far: polls, hellos, refused announcements, failed pulls.
+    /// What went wrong so far with the peer itself (hellos over P2P, refused announcements, failed pulls), and at
+    /// [`Self::url`] (polls, hellos, pulls without an answer). Errors of other URLs are theirs alone.
     pub errors: u64,
     /// The last of these; empty for none.
     pub last_error: String,
@@ -113,7 +114,7 @@ pub struct UrlStatus {
     pub state: UrlState,
     /// The last poll was good.
     pub works: bool,
-    /// Polls and hellos that failed.
+    /// Polls, hellos and pulls that failed there.
     pub errors: u64,
     /// The last failure; empty for none.
     pub last_error: String,

@@ -343,6 +343,7 @@ fn equal_roots_and_errors_count_nothing() {
     assert_eq!((status.peers[0].errors, status.peers[0].last_error.as_str()), (10, "hello: timeout"));
     assert_eq!(status.peers[1].errors, 10);
     assert!(status.urls[0].errors >= 10);
+    assert_eq!((status.peers[0].url.as_deref(), status.urls[0].state), (None, UrlState::Unknown));
 }
 
 #[test]
@@ -390,6 +391,91 @@ fn a_refused_hello_means_that_http_does_not_work() {
         failover::Health::Isolated,
         "a poll alone proves little"
     );
+}
+
+/// What is said of URLs: whether each failed or works.
+fn said(effects: &[Effect]) -> Vec<(&str, bool)> {
+    let say = |notice: &&'_ Notice| matches!(notice, Notice::UrlFailed { .. } | Notice::UrlWorks { .. });
+    let said = notices(effects).into_iter().filter(say).filter_map(|notice| match notice {
+        Notice::UrlFailed { url, .. } => Some((url.as_str(), false)),
+        Notice::UrlWorks { url, .. } => Some((url.as_str(), true)),
+        _ => None,
+    });
+    said.collect()
+}
+
+#[test]
+fn a_url_that_answers_polls_and_refuses_hellos_is_told_of_once() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    let refuse = |bench: &mut Bench| {
+        let reason = "refused: untrusted".into();
+        bench.hear(Event::GreetFailed { peer: A, route: http(URL_A), reason })
+    };
+    assert_eq!(said(&bench.polled(URL_A, A, 1)), [], "at the first contact nothing works again");
+    assert_eq!(said(&refuse(&mut bench)), [(URL_A, false)]);
+    for _ in 0..5 {
+        bench.pass(10);
+        assert_eq!(said(&bench.polled(URL_A, A, 1)), [], "a state that answers is only half of it");
+        assert_eq!(said(&refuse(&mut bench)), [], "told already");
+    }
+    assert_eq!(said(&bench.polled(URL_A, A, 1)), []);
+    assert_eq!(said(&bench.greeted(A, http(URL_A))), [(URL_A, true)]);
+    assert_eq!(said(&bench.polled(URL_A, A, 1)), []);
+    assert_eq!(said(&bench.greeted(A, http(URL_A))), []);
+}
+
+#[test]
+fn a_url_that_never_answered_is_told_of_and_so_is_its_first_answer() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    let fail = |bench: &mut Bench| bench.hear(Event::PollFailed { url: URL_A.into(), reason: "no".into() });
+    assert_eq!(said(&fail(&mut bench)), [(URL_A, false)]);
+    assert_eq!(said(&fail(&mut bench)), []);
+    assert_eq!(said(&bench.polled(URL_A, A, 1)), [], "not before a hello is answered");
+    assert_eq!(said(&bench.greeted(A, http(URL_A))), [(URL_A, true)]);
+    assert_eq!(said(&fail(&mut bench)), [(URL_A, false)]);
+    assert_eq!(said(&bench.polled(URL_A, US, 1)), [], "ours is skipped, and said to be");
+}
+
+#[test]
+fn what_a_stranger_repeats_is_an_error_of_its_url_alone() {
+    let mut bench = Bench::new(&[A], &[URL_B, URL_A]);
+    bench.polled(URL_A, A, 1);
+    bench.greeted(A, http(URL_A));
+    // The stranger at the other URL serves what A says there, and cannot sign an answer.
+    let (repeated, wall) = (bench.next(A, 1), bench.wall());
+    for url in [URL_A, URL_B] {
+        bench.hear(Event::Polled { url: url.into(), announcement: repeated.clone(), wall });
+    }
+    let reason = "answer is not signed by the peer".to_owned();
+    let effects = bench.hear(Event::GreetFailed { peer: A, route: http(URL_B), reason });
+    assert_eq!(said(&effects), [(URL_B, false)]);
+    // Then it serves what is of another cluster and signed by A, too.
+    let mut foreign = announcement(A, 1, 5, 1, wall);
+    foreign.announcement.cluster = "elsewhere".into();
+    bench.hear(Event::Polled { url: URL_B.into(), announcement: foreign, wall });
+
+    let status = bench.coordinator.status(bench.now);
+    let peer = &status.peers[0];
+    assert_eq!((peer.url.as_deref(), peer.errors, peer.last_error.as_str()), (Some(URL_A), 0, ""));
+    let [stranger, good] = &status.urls[..] else { panic!("{status:?}") };
+    assert_eq!((good.errors, good.last_error.as_str()), (0, ""));
+    assert_eq!(stranger.errors, 2);
+    assert!(stranger.last_error.starts_with("announcement refused: "), "{}", stranger.last_error);
+    assert_eq!(status.health, failover::Health::HttpOnly, "A still answers where it is");
+}
+
+#[test]
+fn a_peer_is_shown_with_the_errors_of_its_own_url() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    bench.polled(URL_A, A, 1);
+    bench.hear(Event::PollFailed { url: URL_A.into(), reason: "redirect".into() });
+    let status = bench.coordinator.status(bench.now);
+    assert_eq!((status.peers[0].errors, status.peers[0].last_error.as_str()), (1, "redirect"));
+    bench.now = bench.now + Duration::from_secs(1);
+    bench.hear(Event::GreetFailed { peer: A, route: Route::P2p, reason: "timeout".into() });
+    let status = bench.coordinator.status(bench.now);
+    assert_eq!((status.peers[0].errors, status.peers[0].last_error.as_str()), (2, "hello: timeout"));
+    assert_eq!(status.urls[0].errors, 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The URL book: which base URLs there are, who answers at each, and when each is to be asked again.
 //!
-//! A URL is only a hint. Who is behind it is learned from what it serves, may change, and may be ourselves.
+//! A URL is only a hint. Who is behind it is learned from what it serves, may change, and may be ourselves. What
+//! a member once said can be repeated by a stranger: so what goes wrong at a URL is kept here, with the URL.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,12 +9,22 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::{URLS_MAX, UrlState, UrlStatus, clip};
+use super::failures::Failures;
+use super::{URLS_MAX, UrlState, UrlStatus};
 use crate::model::NodeId;
 use crate::time::Monotonic;
 
 /// The most polls under way at once.
 const POLLS_MAX: usize = 32;
+
+/// What a URL is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Its state, that anybody may repeat.
+    Poll,
+    /// An exchange, that only the node itself can answer.
+    Hello,
+}
 
 /// One URL.
 #[derive(Debug)]
@@ -29,8 +40,9 @@ pub(super) struct Url {
     greeting: Option<Monotonic>,
     /// When a hello was last answered well; forgotten when one fails.
     greeted: Option<Monotonic>,
-    errors: u64,
-    last_error: String,
+    pub(super) failures: Failures,
+    /// Operators were told that it does not work, and not yet that it works again.
+    told: bool,
 }
 
 /// All URLs, in order of configuration.
@@ -68,8 +80,8 @@ impl Book {
                 polling: None,
                 greeting: None,
                 greeted: None,
-                errors: 0,
-                last_error: String::new(),
+                failures: Failures::default(),
+                told: false,
             });
             self.urls.push(known);
         }
@@ -125,11 +137,18 @@ impl Book {
         due
     }
 
-    /// The URLs whose answer never came.
-    pub(super) fn overdue(&self, now: Monotonic) -> Vec<String> {
+    /// The URLs whose answer never came, and to what.
+    pub(super) fn overdue(&self, now: Monotonic) -> Vec<(String, Asked)> {
         let late = |until: Option<Monotonic>| until.is_some_and(|until| until <= now);
-        let overdue = self.urls.iter().filter(|url| late(url.polling) || late(url.greeting));
-        overdue.map(|url| url.url.clone()).collect()
+        let mut overdue = Vec::new();
+        for url in &self.urls {
+            for (asked, until) in [(Asked::Poll, url.polling), (Asked::Hello, url.greeting)] {
+                if late(until) {
+                    overdue.push((url.url.clone(), asked));
+                }
+            }
+        }
+        overdue
     }
 
     /// A URL and what is known of who is behind it.
@@ -154,8 +173,8 @@ impl Book {
             url: url.url.clone(),
             state: url.state,
             works: url.works,
-            errors: url.errors,
-            last_error: url.last_error.clone(),
+            errors: url.failures.count(),
+            last_error: url.failures.last().to_owned(),
         };
         self.urls.iter().map(status).collect()
     }
@@ -192,9 +211,15 @@ impl Url {
         self.greeted = Some(now);
     }
 
-    /// An exchange failed: a hello must show again that they work.
+    /// An exchange of a pull failed: a hello must show again that they work.
     pub(super) fn unproved(&mut self) {
         self.greeted = None;
+    }
+
+    /// It leads to ourselves, where no hello is sent: that it answers is all there is to know.
+    pub(super) fn ours(&mut self) {
+        self.works = true;
+        self.told = false;
     }
 
     /// The last hello was answered well.
@@ -202,13 +227,24 @@ impl Url {
         self.greeted.is_some()
     }
 
-    /// A poll or a hello failed. Returns whether it had worked before.
-    pub(super) fn failed(&mut self, reason: &str) -> bool {
-        self.polling = None;
-        self.greeting = None;
+    /// A poll or a hello failed. Returns whether that is news: it goes on until both are answered well.
+    pub(super) fn failed(&mut self, now: Monotonic, asked: Asked, reason: &str) -> bool {
+        match asked {
+            Asked::Poll => {
+                self.polling = None;
+                self.works = false;
+            }
+            Asked::Hello => self.greeting = None,
+        }
         self.greeted = None;
-        self.errors += 1;
-        self.last_error = clip(reason);
-        std::mem::replace(&mut self.works, false)
+        self.failures.add(now, reason);
+        !std::mem::replace(&mut self.told, true)
+    }
+
+    /// Whether operators are to be told that it works again, which they are once.
+    pub(super) fn recovered(&mut self) -> bool {
+        let recovered = self.told && self.works && self.exchanges();
+        self.told &= !recovered;
+        recovered
     }
 }

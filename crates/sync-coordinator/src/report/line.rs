@@ -89,9 +89,11 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
         } => {
             return None;
         }
-        Notice::AnnouncementRefused { node, route, reason } => {
-            let message = format!("Announcement of {} refused: {reason}", called(node, route, names));
-            Line::new(sync(route.path()), Some("REFUSED"), "refused", message).on(route.path()).of(*node)
+        // The URL is told of, once.
+        Notice::AnnouncementRefused { route: Route::Http { .. }, .. } => return None,
+        Notice::AnnouncementRefused { node, route: Route::P2p, reason } => {
+            let message = format!("Announcement of {} refused: {reason}", by(node));
+            Line::new(sync(Path::P2p), Some("REFUSED"), "refused", message).on(Path::P2p).of(*node)
         }
         Notice::Contradiction { peer, incarnation, epoch } => {
             let message = format!(

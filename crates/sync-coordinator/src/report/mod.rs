@@ -38,8 +38,8 @@ pub(crate) struct Report {
     clock: Clock,
     metrics: Metrics,
     events: broadcast::Sender<wire::Event>,
-    /// Why the last announcement of a node on a path was refused.
-    refusals: Arc<Mutex<BTreeMap<(NodeId, Path), &'static str>>>,
+    /// Why the last announcement of a node was refused.
+    refusals: Arc<Mutex<BTreeMap<NodeId, &'static str>>>,
 }
 
 impl Report {
@@ -66,13 +66,12 @@ impl Report {
 
     /// Whether a notice says more than the one before: a peer that is refused is refused at each heartbeat.
     fn is_news(&self, notice: &Notice) -> bool {
-        let Notice::AnnouncementRefused { node, route, reason } = notice else { return true };
+        let Notice::AnnouncementRefused { node, reason, .. } = notice else { return true };
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (*node, route.path());
-        if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
+        if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(node) {
             refusals.pop_first();
         }
-        refusals.insert(key, reason.name()) != Some(reason.name())
+        refusals.insert(*node, reason.name()) != Some(reason.name())
     }
 
     /// A pull has ended.

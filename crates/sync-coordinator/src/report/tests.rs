@@ -132,7 +132,7 @@ fn a_refusal_that_goes_on_is_told_once() {
     let metrics = Metrics::register(&lattice_runtime::Metrics::new());
     let report = Report::new(lattice_runtime::Clock::system(), metrics);
     let mut reader = report.subscribe();
-    let refused = |reason| Notice::AnnouncementRefused { node: PEER, route: http(), reason };
+    let refused = |reason| Notice::AnnouncementRefused { node: PEER, route: Route::P2p, reason };
     let untrusted = refused(Refused::Untrusted { node: PEER });
     report.notice(&untrusted, &names());
     report.notice(&untrusted, &names());
