@@ -67,9 +67,11 @@ impl From<config::Error> for Failure {
 
 impl From<identity::Error> for Failure {
     fn from(error: identity::Error) -> Self {
-        use identity::Error::{Content, InUse, Io, Members, Mode, OtherCluster};
+        use identity::Error::{Content, Folder, InUse, Io, Members, Mode, OtherCluster};
         match error {
-            Content { .. } | Members { .. } | Mode { .. } | OtherCluster { .. } => Self::config(error),
+            Content { .. } | Folder { .. } | Members { .. } | Mode { .. } | OtherCluster { .. } => {
+                Self::config(error)
+            }
             Io { .. } | InUse { .. } => Self::refused(error),
         }
     }

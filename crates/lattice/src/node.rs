@@ -8,9 +8,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use lattice_runtime::config::{ConfigArgs, Listen};
-use lattice_runtime::identity::NodeKey;
 use lattice_runtime::process::{self, Failure};
-use lattice_runtime::{Config, Runtime, grpc};
+use lattice_runtime::{Config, Runtime, grpc, identity};
 use p2p_sensor::PartitionHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -89,15 +88,12 @@ impl Node {
     }
 }
 
-/// Refuses a bad configuration, key or port before the first service writes anything.
+/// Refuses a bad configuration, key, folder, list of trusted keys or port before the first service writes anything.
 async fn check(config: &Config) -> Result<(), Failure> {
+    identity::check(&config.node)?;
     p2p_sensor::Service::check(config)?;
     sync_coordinator::Service::check(config)?;
-    gateway::Service::check(config).await?;
-    if config.node.key_file.exists() {
-        NodeKey::load(&config.node.key_file)?;
-    }
-    Ok(())
+    Ok(gateway::Service::check(config).await?)
 }
 
 /// A service as a task.

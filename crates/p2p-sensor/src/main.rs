@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::{self, Server, ServingStatus};
 use lattice_runtime::process::{self, Failure};
-use lattice_runtime::{Config, Runtime};
+use lattice_runtime::{Config, Runtime, identity};
 use p2p_sensor::Service;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ impl process::Service for Sensor {
     }
 
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
+        identity::check(&config.node)?;
         let server = Server::bind("sensor.listen", &config.sensor.listen).await?;
         let service = Service::bind(&config, &runtime).await?;
         let (reporter, health) = grpc::health();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::Server;
 use lattice_runtime::process::{self, Failure};
-use lattice_runtime::{Config, Runtime};
+use lattice_runtime::{Config, Runtime, identity};
 use state_store::Service;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ impl process::Service for StateStore {
     }
 
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
+        identity::check(&config.node)?;
         let server = Server::bind("store.listen", &config.store.listen).await?;
         let service = Service::bind(&config, &runtime).await?.on(server);
         Ok(service.run(shutdown).await?)

@@ -104,6 +104,7 @@ impl Service {
     /// # Errors
     /// [`Error`], one line that names what is wrong; a folder that is not this node's is left as it is.
     pub async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, Error> {
+        let members = Members::read(&config.node.data_dir, &config.node.trusted_keys)?;
         let opened = {
             let (config, clock) = (config.clone(), runtime.clock.clone());
             tokio::task::spawn_blocking(move || open(&config, &clock)).await
@@ -114,7 +115,6 @@ impl Service {
         let (writer, idle) = writer::writer(engine, runtime.clock.clone(), metrics.clone());
         let tasks = TaskGroup::new("state-store");
 
-        let members = Members::read(&config.node.data_dir, &config.node.trusted_keys)?;
         let trusted: BTreeSet<NodeId> = members.effective().into_iter().map(NodeId).collect();
         let state = StateStore {
             reader: reader.clone(),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::{Channel, Server};
 use lattice_runtime::process::{self, Failure};
-use lattice_runtime::{Config, Runtime};
+use lattice_runtime::{Config, Runtime, identity};
 use sync_coordinator::{Channels, Service};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,7 @@ impl process::Service for Coordinator {
             store: Channel::connect(&config.store.listen),
             sensor: Channel::connect(&config.sensor.listen),
         };
+        identity::check(&config.node)?;
         let server = Server::bind("coordinator.listen", &config.coordinator.listen).await?;
         let service = Service::bind(&config, &runtime, channels).await?.on(server);
         Ok(service.run(shutdown).await?)

@@ -67,7 +67,7 @@ pub enum Error {
     #[error(transparent)]
     Trust(#[from] trust::Error),
     /// The coordinator's own files cannot be read.
-    #[error("{folder}: cannot be read: {source}")]
+    #[error("{folder}: cannot be read: {source} (node.data_dir)")]
     Files {
         /// Where.
         folder: String,

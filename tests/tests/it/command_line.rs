@@ -76,6 +76,7 @@ fn bad_configuration_gets_one_line_that_names_the_field() {
         ("gateway.listen=0.0.0.0:8080", "gateway.token_file", 2),
         ("store.listen=0.0.0.0:7601", "store.listen", 2),
         (&format!("node.key_file={bad_key}"), "bad.key", 2),
+        (&format!("node.key_file={}", member.folder.display()), "is a folder", 2),
     ] {
         let output = lattice(&["node", "--config", &config, "--set", set]);
         let error = text(&output.stderr);

@@ -9,6 +9,8 @@ use super::{Error, create_folder, create_once};
 
 const MARKER: &str = "cluster";
 const MARKER_BYTES_MAX: u64 = 256;
+/// What names the folder.
+const FIELD: &str = "node.data_dir";
 
 /// The data folder, known to be of the configured cluster; cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,12 +31,17 @@ impl DataDir {
     pub fn open(path: &Path, cluster: &str) -> Result<Self, Error> {
         let marker = path.join(MARKER);
         if !is_of(path, &marker, cluster)? {
-            create_folder(path)?;
-            create_once(&marker, format!("{cluster}\n").as_bytes())?;
+            create_folder(path, FIELD)?;
+            create_once(&marker, FIELD, format!("{cluster}\n").as_bytes())?;
             // Another service may have been faster, with another configuration.
             is_of(path, &marker, cluster)?;
         }
         Ok(Self { path: path.to_owned() })
+    }
+
+    /// Refuses what [`Self::open`] would refuse, and writes nothing.
+    pub(super) fn check(path: &Path, cluster: &str) -> Result<(), Error> {
+        is_of(path, &path.join(MARKER), cluster).map(drop)
     }
 
     /// The folder.
@@ -45,7 +52,7 @@ impl DataDir {
     /// The folder `name` in it, created (0700) where it is missing.
     pub fn folder(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
-        create_folder(&path)?;
+        create_folder(&path, FIELD)?;
         Ok(path)
     }
 
@@ -59,11 +66,11 @@ impl DataDir {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(Error::io(&path, "open"))?;
+            .map_err(Error::io(&path, FIELD, "open"))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::InUse { path }),
-            Err(TryLockError::Error(source)) => Err(Error::Io { path, doing: "lock", source }),
+            Err(TryLockError::Error(source)) => Err(Error::Io { path, field: FIELD, doing: "lock", source }),
         }
     }
 }
@@ -73,10 +80,10 @@ fn is_of(path: &Path, marker: &Path, cluster: &str) -> Result<bool, Error> {
     let file = match File::open(marker) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::io(marker, "open")(error)),
+        Err(error) => return Err(Error::io(marker, FIELD, "open")(error)),
     };
     let mut bytes = Vec::new();
-    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(Error::io(marker, "read"))?;
+    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(Error::io(marker, FIELD, "read"))?;
     let found = String::from_utf8_lossy(&bytes);
     let found = found.trim_end_matches('\n');
     if found == cluster {
@@ -122,7 +129,10 @@ mod tests {
         let _other_part = data_dir.lock("coordinator").unwrap();
         let error = data_dir.lock("store").unwrap_err();
         let path = parent.path().join("store.lock");
-        let expected = format!("{}: in use by another process (node.data_dir)", path.display());
+        let expected = format!(
+            "{}: in use by another process: stop that one, or use another folder (node.data_dir)",
+            path.display()
+        );
         assert_eq!(error.to_string(), expected);
         drop(lock);
         data_dir.lock("store").unwrap();

@@ -16,6 +16,8 @@ const FILE_BYTES_MAX: usize = 128;
 /// Others may do nothing and the group not write. The group may read: a Kubernetes secret that is mounted
 /// with `fsGroup` is readable by the group, and cannot be otherwise.
 const MODE_REFUSED: u32 = 0o027;
+/// What names the file.
+const FIELD: &str = "node.key_file";
 
 /// The node's key: its identity, and what it signs with. The secret is wiped when dropped, and never
 /// printed.
@@ -43,23 +45,26 @@ impl NodeKey {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             outcome => return outcome,
         }
-        create_folder(parent(path))?;
+        create_folder(parent(path), FIELD)?;
         let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(hex::encode(Self::generate().seed()))));
-        create_once(path, text.as_bytes())?;
+        create_once(path, FIELD, text.as_bytes())?;
         Self::load(path)
     }
 
     /// Loads the key of `path`; refuses a file that others may read or that holds anything else.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let metadata = file.metadata().map_err(Error::io(path, "read"))?;
+        let file = File::open(path).map_err(Error::io(path, FIELD, "open"))?;
+        let metadata = file.metadata().map_err(Error::io(path, FIELD, "read"))?;
+        if metadata.is_dir() {
+            return Err(Error::Folder { path: path.to_owned() });
+        }
         let mode = metadata.permissions().mode() & 0o777;
         if metadata.is_file() && mode & MODE_REFUSED != 0 {
             return Err(Error::Mode { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX));
         let mut limited = file.take(FILE_BYTES_MAX as u64);
-        limited.read_to_end(&mut text).map_err(Error::io(path, "read"))?;
+        limited.read_to_end(&mut text).map_err(Error::io(path, FIELD, "read"))?;
 
         let mut seed = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text.trim_ascii(), seed.as_mut_slice())
@@ -162,7 +167,18 @@ mod tests {
     #[test]
     fn a_missing_key_is_named() {
         let error = NodeKey::load(Path::new("/nowhere/node.key")).unwrap_err();
-        assert_eq!(error.to_string(), "/nowhere/node.key: open: No such file or directory (os error 2)");
+        assert_eq!(
+            error.to_string(),
+            "/nowhere/node.key: open: No such file or directory (os error 2) (node.key_file)"
+        );
+    }
+
+    #[test]
+    fn a_folder_is_no_key_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = NodeKey::load_or_create(folder.path()).unwrap_err().to_string();
+        let expected = "is a folder: must be the file of the node's key, or a name for it (node.key_file)";
+        assert_eq!(error, format!("{}: {expected}", folder.path().display()));
     }
 
     #[test]

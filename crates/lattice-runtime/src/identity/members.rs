@@ -18,6 +18,8 @@ pub const MEMBERS_MAX: usize = 1_024;
 
 const FILE: &str = "trust.json";
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// What names the folder of the file.
+const FIELD: &str = "node.data_dir";
 
 /// The trusted keys, and where each comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl Members {
         let path = data_dir.join(FILE);
         let read = files::read(&path, FILE_BYTES_MAX);
         let bytes =
-            read.map_err(|source| Error::Io { path: path.clone(), doing: "cannot be read", source })?;
+            read.map_err(|source| Error::Io { path: path.clone(), field: FIELD, doing: "read", source })?;
         let configured = configured.iter().copied().collect();
         let mut members = Self { path, configured, added: BTreeSet::new(), removed: BTreeSet::new() };
         if let Some(bytes) = bytes {
@@ -91,7 +93,7 @@ impl Members {
         let mut bytes = serde_json::to_vec_pretty(&file).expect("two lists of strings are JSON");
         bytes.push(b'\n');
         let written = files::replace(&self.path, &bytes);
-        written.map_err(|source| Error::Io { path: self.path.clone(), doing: "cannot be written", source })
+        written.map_err(|source| Error::Io { path: self.path.clone(), field: FIELD, doing: "write", source })
     }
 
     fn parse(&mut self, bytes: &[u8]) -> Result<(), String> {
@@ -142,7 +144,8 @@ mod tests {
             std::fs::write(folder.path().join(FILE), content).unwrap();
             let error = Members::read(folder.path(), &[]).unwrap_err();
             assert!(matches!(error, Error::Members { .. }), "{error}");
-            assert!(error.to_string().contains("trust.json"), "{error}");
+            let text = error.to_string();
+            assert!(text.contains("trust.json") && text.ends_with("(node.data_dir)"), "{text}");
         }
     }
 }

@@ -20,18 +20,28 @@ pub use folder::{DataDir, Lock};
 pub use key::NodeKey;
 pub use members::{MEMBERS_MAX, Members};
 
+use crate::config;
+
 /// Why a key or folder is refused. Each message is one line that names the file and what is right.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system said no.
-    #[error("{}: {doing}: {source}", path.display())]
+    #[error("{}: {doing}: {source}{} ({field})", path.display(), cure(source.kind()))]
     Io {
         /// The file or folder.
         path: PathBuf,
+        /// The configuration's field that leads there.
+        field: &'static str,
         /// What we were doing.
         doing: &'static str,
         /// Why it failed.
         source: io::Error,
+    },
+    /// The key file is a folder.
+    #[error("{}: is a folder: must be the file of the node's key, or a name for it (node.key_file)", path.display())]
+    Folder {
+        /// What is named as the key file.
+        path: PathBuf,
     },
     /// The key file holds something else.
     #[error("{}: must hold an Ed25519 seed of 64 hex characters (node.key_file)", path.display())]
@@ -53,7 +63,8 @@ pub enum Error {
     },
     /// The list of keys added and removed is there and is something else.
     #[error(
-        "{}: {what}: must be {{\"added\": [key], \"removed\": [key]}} with keys of 64 hex characters",
+        "{}: {what}: must be {{\"added\": [key], \"removed\": [key]}} with keys of 64 hex characters; mend it, or \
+         move it aside to trust node.trusted_keys alone (node.data_dir)",
         path.display()
     )]
     Members {
@@ -76,7 +87,7 @@ pub enum Error {
         expected: String,
     },
     /// Another process holds the lock.
-    #[error("{}: in use by another process (node.data_dir)", path.display())]
+    #[error("{}: in use by another process: stop that one, or use another folder (node.data_dir)", path.display())]
     InUse {
         /// The lock file.
         path: PathBuf,
@@ -84,25 +95,51 @@ pub enum Error {
 }
 
 impl Error {
-    fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+    fn io(path: &Path, field: &'static str, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { path, doing, source }
+        move |source| Self::Io { path, field, doing, source }
     }
 }
 
+/// What would help, where the system's own words do not say so.
+fn cure(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::PermissionDenied => ": must be open to the user that runs this process",
+        ErrorKind::ReadOnlyFilesystem => ": must be on a disk that can be written",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ": needs room on its disk",
+        _ => "",
+    }
+}
+
+/// Refuses what is there of a node's key, folder and list of keys, and is damaged or of another cluster. Call it
+/// before anything is opened: nothing is written, and what is not there yet is fine.
+///
+/// # Errors
+/// [`Error`], as [`DataDir::open`], [`NodeKey::load`] and [`Members::read`].
+pub fn check(node: &config::Node) -> Result<(), Error> {
+    DataDir::check(&node.data_dir, &node.cluster)?;
+    match NodeKey::load(&node.key_file) {
+        Ok(_) => {}
+        // It is made at the first start.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Members::read(&node.data_dir, &node.trusted_keys).map(drop)
+}
+
 /// Creates `path` with `content` and mode 0600, whole and synced, unless it exists: then it is left alone.
-fn create_once(path: &Path, content: &[u8]) -> Result<(), Error> {
+fn create_once(path: &Path, field: &'static str, content: &[u8]) -> Result<(), Error> {
     let folder = parent(path);
     let temporary = folder.join(format!(".new-{}", hex::encode(crate::entropy::bytes::<8>())));
-    let written = write_synced(&temporary, content).map_err(Error::io(&temporary, "create"));
+    let written = write_synced(&temporary, content).map_err(Error::io(&temporary, field, "create"));
     let linked = written.and_then(|()| match std::fs::hard_link(&temporary, path) {
         // Somebody was faster: theirs holds.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        outcome => outcome.map_err(Error::io(path, "create")),
+        outcome => outcome.map_err(Error::io(path, field, "create")),
     });
     let _ = std::fs::remove_file(&temporary);
     linked?;
-    sync_folder(folder)
+    sync_folder(folder, field)
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -111,8 +148,8 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder, "sync"))
+fn sync_folder(folder: &Path, field: &'static str) -> Result<(), Error> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder, field, "sync"))
 }
 
 /// The folder that holds `path`; a bare name is in the working directory.
@@ -125,14 +162,14 @@ fn parent(path: &Path) -> &Path {
 
 /// Creates `path` and what leads to it, with mode 0700 for what is new. The names of what is new are synced:
 /// else a power loss could take a folder, and all that was acknowledged in it.
-fn create_folder(path: &Path) -> Result<(), Error> {
+fn create_folder(path: &Path, field: &'static str) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
     let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let new: Vec<&Path> = path.ancestors().take_while(is_new).collect();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(Error::io(path, "create folder"))?;
-    new.into_iter().try_for_each(|folder| sync_folder(parent(folder)))
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io(
+        path,
+        field,
+        "create folder",
+    ))?;
+    new.into_iter().try_for_each(|folder| sync_folder(parent(folder), field))
 }

@@ -29,7 +29,7 @@ pub struct Manifest {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source} (node.data_dir)")]
     Io {
         /// The file.
         path: PathBuf,

@@ -35,13 +35,13 @@ pub struct SledStorage {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("data folder {path} is in use by another process")]
+    #[error("{path}: in use by another process: stop that one, or use another folder (node.data_dir)")]
     InUse {
         /// The database's folder.
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("open database {path}: {source}")]
+    #[error("open database {path}: {source} (node.data_dir)")]
     Io {
         /// The database's folder.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// Its files are damaged, or not of this release of sled.
-    #[error("open database {path}: {reason}")]
+    #[error("open database {path}: {reason} (node.data_dir)")]
     Damaged {
         /// The database's folder.
         path: PathBuf,
@@ -227,6 +227,6 @@ mod tests {
         let second = SledStorage::open(folder.path(), 1 << 20).map(|_| ());
         let error = second.unwrap_err();
         assert!(matches!(error, OpenError::InUse { .. }), "{error}");
-        assert!(error.to_string().ends_with("is in use by another process"), "{error}");
+        assert!(error.to_string().ends_with("use another folder (node.data_dir)"), "{error}");
     }
 }
