@@ -17,6 +17,7 @@ use crate::auth::Auth;
 use crate::body::Budget;
 use crate::observe::Durations;
 use crate::problem::{Kind, Problem};
+use crate::ready::Told;
 
 /// How long a sibling may take for one answer.
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(10);
@@ -45,6 +46,8 @@ pub(crate) struct App {
     pub(crate) exchanges: Budget,
     /// Cancelled when the gateway stops: streams end.
     pub(crate) stopping: CancellationToken,
+    /// What `/readyz` found missing, as far as the log says so.
+    pub(crate) told_missing: Told,
     channels: Channels,
     requests: Arc<Semaphore>,
     exchanging: Arc<Semaphore>,
@@ -81,6 +84,7 @@ impl App {
             bodies: Budget::new(BODY_BYTES_MAX),
             exchanges: Budget::new(EXCHANGE_BYTES_MAX),
             stopping,
+            told_missing: Told::default(),
             channels,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             exchanging: Arc::new(Semaphore::new(EXCHANGES_MAX)),

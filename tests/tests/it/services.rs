@@ -5,6 +5,8 @@ use lattice_tests::cluster::{Cluster, Member, P2p, Process, binary_path, current
 use lattice_tests::wait::eventually;
 
 const BINARIES: [&str; 4] = ["state-store", "p2p-sensor", "sync-coordinator", "gateway"];
+const COORDINATOR: usize = 2;
+const GATEWAY: usize = 3;
 
 fn start_all(member: &Member) -> Vec<Process> {
     BINARIES.iter().map(|binary| member.start_service(binary)).collect()
@@ -33,9 +35,26 @@ async fn four_processes_make_a_node_and_each_may_be_killed() {
                 (answer.status() == 503).then_some(())
             })
             .await;
+            let told = format!("{binary} is missing: ");
+            eventually("the gateway says so", async || {
+                services[GATEWAY].output().contains(&told).then_some(())
+            })
+            .await;
+        }
+        if *binary == "state-store" {
+            eventually("the coordinator says so", async || {
+                services[COORDINATOR].output().contains("[STATE_STORE] Unavailable: ").then_some(())
+            })
+            .await;
         }
         services[index] = split.start_service(binary);
         split.wait_ready().await;
+        if *binary == "state-store" {
+            eventually("the coordinator says that it is back", async || {
+                services[COORDINATOR].output().contains("[STATE_STORE] Available again").then_some(())
+            })
+            .await;
+        }
         for member in &cluster.members {
             member.wait_live(1).await;
         }

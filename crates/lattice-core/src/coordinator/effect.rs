@@ -215,6 +215,13 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
+    /// Our store does not answer. Said once, until [`Notice::StoreAnswers`].
+    StoreUnavailable {
+        /// Why.
+        reason: String,
+    },
+    /// Our store answers again.
+    StoreAnswers,
     /// The last live peer is gone.
     TimerStarted {
         /// When HTTP takes over, from now.

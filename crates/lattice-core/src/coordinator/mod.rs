@@ -198,7 +198,7 @@ impl Coordinator {
         }
         match event {
             Event::Seals(own) => self.seals(now, own, effects),
-            Event::StoreGone { reason } => self.store_error = Some(clip(&reason)),
+            Event::StoreGone { reason } => self.store_gone(&reason, effects),
             Event::Sequence { incarnation, last } => {
                 let before =
                     self.sequence.filter(|before| before.0 == incarnation).map_or(0, |before| before.1);
@@ -367,11 +367,20 @@ impl Coordinator {
         self.wall.1 + now.since(self.wall.0)
     }
 
+    fn store_gone(&mut self, reason: &str, effects: &mut Vec<Effect>) {
+        let reason = clip(reason);
+        if self.store_error.replace(reason.clone()).is_none() {
+            effects.push(Effect::Notice(Notice::StoreUnavailable { reason }));
+        }
+    }
+
     fn seals(&mut self, now: Monotonic, own: OwnSeals, effects: &mut Vec<Effect>) {
         if self.is_overtaken(&own) {
             return;
         }
-        self.store_error = None;
+        if self.store_error.take().is_some() {
+            effects.push(Effect::Notice(Notice::StoreAnswers));
+        }
         let newest = |own: &OwnSeals| (own.incarnation, own.runs.newest().map(|run| run.root));
         if self.own.as_ref().is_none_or(|before| newest(before) != newest(&own)) {
             let spaced = self.announced.map_or(now, |announced| announced + ANNOUNCE_SPACING);

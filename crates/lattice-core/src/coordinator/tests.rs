@@ -284,6 +284,18 @@ fn a_sensor_that_is_gone_is_never_a_count() {
 }
 
 #[test]
+fn a_store_that_is_gone_is_told_of_once_and_so_is_its_return() {
+    let mut bench = Bench::new(&[A], &[]);
+    let gone = |reason: &str| Event::StoreGone { reason: reason.into() };
+    let effects = bench.hear(gone("connection refused"));
+    let told = Notice::StoreUnavailable { reason: "connection refused".into() };
+    assert_eq!(notices(&effects), [&told]);
+    assert_eq!(notices(&bench.hear(gone("no answer"))), Vec::<&Notice>::new(), "it is gone still");
+    assert_eq!(notices(&bench.seals(1)), [&Notice::StoreAnswers]);
+    assert_eq!(notices(&bench.seals(1)), Vec::<&Notice>::new());
+}
+
+#[test]
 fn heartbeats_and_new_seals_are_announced_within_bounds() {
     let mut bench = Bench::new(&[A], &[]);
     let announced = |effects: &[Effect]| {

@@ -12,6 +12,7 @@ use lattice_core::seal::Root;
 use lattice_proto::coordinator::v1 as wire;
 
 const P2P_SENSOR: &str = "P2P_SENSOR";
+const STATE_STORE: &str = "STATE_STORE";
 const COORDINATOR: &str = "COORDINATOR";
 
 /// What people call the peers.
@@ -47,6 +48,10 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
         Notice::SensorUnavailable { reason } => {
             Line::new(P2P_SENSOR, None, "sensor_unavailable", format!("Unavailable: {reason}"))
         }
+        Notice::StoreUnavailable { reason } => {
+            Line::new(STATE_STORE, None, "store_unavailable", format!("Unavailable: {reason}"))
+        }
+        Notice::StoreAnswers => Line::new(STATE_STORE, None, "store_answers", "Available again"),
         Notice::TimerStarted { after } => Line::new(
             "P2P_HEARTBEAT",
             Some("TIMER"),

@@ -118,6 +118,8 @@ impl Report {
             Notice::SyncModeChanged(SyncMode::None)
             | Notice::PeerCount { .. }
             | Notice::SensorUnavailable { .. }
+            | Notice::StoreUnavailable { .. }
+            | Notice::StoreAnswers
             | Notice::TimerStarted { .. }
             | Notice::FallbackActivated
             | Notice::Returned

@@ -66,6 +66,19 @@ fn lines_read_as_operators_know_them() {
             "[P2P_SENSOR] Unavailable: it does not answer",
         ),
         (
+            noticed(&Notice::StoreUnavailable { reason: "it does not answer".into() }),
+            "[STATE_STORE] Unavailable: it does not answer",
+        ),
+        (noticed(&Notice::StoreAnswers), "[STATE_STORE] Available again"),
+        (
+            noticed(&Notice::UrlFailed { url: "http://b:1".into(), node: None, reason: "no answer".into() }),
+            "[HTTP_SYNC] [PEER] http://b:1 does not work: no answer",
+        ),
+        (
+            noticed(&Notice::UrlWorks { url: "http://b:1".into(), node: PEER }),
+            "[HTTP_SYNC] [PEER] http://b:1 works again",
+        ),
+        (
             noticed(&Notice::TimerStarted { after: Duration::from_secs(60) }),
             "[P2P_HEARTBEAT] [TIMER] No live peers: HTTP fallback in 60s",
         ),
