@@ -247,6 +247,11 @@ impl Process {
     /// Asks it to end, and waits until it did.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
+        self.wait().await
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn wait(&mut self) -> ExitStatus {
         eventually("the end of a process", async || self.child.try_wait().expect("its status")).await
     }
 

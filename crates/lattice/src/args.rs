@@ -35,7 +35,7 @@ pub struct Cli {
 /// Which node is asked, and how the answer looks.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The node to ask: its gateway's base URL
+    /// The node to ask: its gateway's base URL, which may have a path
     #[arg(long, global = true, env = "LATTICE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The token to ask with, when the node wants one
@@ -137,7 +137,10 @@ pub fn main() -> ExitCode {
     match command {
         Command::Node(config) => node::main(&config),
         Command::Demo(args) => demo::main(args),
-        Command::Keygen { file } => finish(keygen::run(&file, Output::new(global.output))),
+        Command::Keygen { file } => {
+            let out = Output::new(global.output);
+            finish(keygen::run(&file, out), out)
+        }
         Command::Get { key } => ask(global, async |node, out| kv::get(node, out, key).await),
         Command::Put { key, value, ttl } => {
             ask(global, async move |node, out| kv::put(node, out, key, value, ttl).await)
@@ -164,13 +167,14 @@ pub fn main() -> ExitCode {
 
 /// Runs a command that asks a node.
 fn ask(global: Global, command: impl AsyncFnOnce(Connection, Output) -> Result<(), Failure>) -> ExitCode {
+    let out = Output::new(global.output);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return finish(Err(Failure::refused(format!("start: {error}")))),
+        Err(error) => return finish(Err(Failure::refused(format!("start: {error}"))), out),
     };
-    let out = Output::new(global.output);
-    finish(runtime.block_on(async {
+    let done = runtime.block_on(async {
         let node = Connection::open(&global.url, global.token.as_deref())?;
         command(node, out).await
-    }))
+    });
+    finish(done, out)
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use lattice_tests::cluster::{Cluster, P2p, binary_path};
+use lattice_tests::cluster::{Cluster, P2p, Process, binary_path};
 use lattice_tests::wait::eventually;
 use serde_json::Value;
 
@@ -28,7 +28,12 @@ async fn every_command_answers_people_and_programs() {
     };
     assert_eq!(ask(&["put", "greeting", "hello"]).await.status.code(), Some(0));
     assert_eq!(text(&ask(&["get", "greeting"]).await.stdout), "hello");
-    assert_eq!(ask(&["get", "nothing"]).await.status.code(), Some(1));
+    let missing = ask(&["get", "nothing"]).await;
+    assert_eq!((missing.status.code(), text(&missing.stdout).as_str()), (Some(1), ""));
+    let missing = ask(&["--output", "json", "get", "nothing"]).await;
+    assert_eq!(missing.status.code(), Some(1));
+    let problem: Value = serde_json::from_slice(&missing.stdout).unwrap();
+    assert_eq!((&problem["type"], &problem["exit_status"]), (&"/problems/not-found".into(), &1.into()));
     let listed = ask(&["--output", "json", "list", "greet"]).await;
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!(listed["entries"][0]["key"], "greeting");
@@ -55,6 +60,71 @@ async fn every_command_answers_people_and_programs() {
     assert_eq!(ask(&["reconcile", &"00".repeat(32)]).await.status.code(), Some(1));
     assert_eq!(ask(&["frobnicate"]).await.status.code(), Some(2));
     assert_eq!(lattice(&["--url", "http://127.0.0.1:1", "status"]).status.code(), Some(3));
+}
+
+#[tokio::test]
+async fn whoever_follows_events_is_told_when_the_node_goes() {
+    let cluster = Cluster::new(&[P2p::Connected]);
+    for graceful in [true, false] {
+        let mut node = cluster.members[0].start();
+        cluster.members[0].wait_ready().await;
+        let args = ["--url", &cluster.members[0].client.url, "events"];
+        let folder = tempfile::tempdir().unwrap();
+        let mut events = Process::start("lattice", &args, folder.path());
+        eventually("it follows", async || events.output().contains("Following").then_some(())).await;
+        if graceful {
+            node.terminate().await;
+        } else {
+            node.kill();
+        }
+        assert_eq!(events.wait().await.code(), Some(3), "{}", events.output());
+        let output = events.output();
+        let last = output.lines().last().unwrap_or_default();
+        assert!(last.starts_with("lattice: ") && last.contains("the node"), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_url_may_have_a_path() {
+    let cluster = Cluster::new(&[P2p::Connected]);
+    let _node = cluster.members[0].start();
+    cluster.members[0].wait_ready().await;
+    let url = &cluster.members[0].client.url;
+    let ask = async |url: String| {
+        tokio::task::spawn_blocking(move || lattice(&["--url", &url, "status"])).await.unwrap()
+    };
+    assert_eq!(ask(format!("{url}/")).await.status.code(), Some(0));
+    // Nothing is served below it here: were it left out, the node would answer.
+    assert_eq!(ask(format!("{url}/prefix")).await.status.code(), Some(3));
+    assert_eq!(ask(format!("{url}/?a=b")).await.status.code(), Some(2));
+}
+
+#[test]
+fn a_garbage_list_of_trusted_keys_stops_every_service_that_reads_it_before_it_writes() {
+    let cluster = Cluster::new(&[P2p::Connected]);
+    let member = &cluster.members[0];
+    let config = member.config.display().to_string();
+    let data = member.folder.join("data");
+    let names = || {
+        let files = std::fs::read_dir(&data).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(data.join("trust.json"), "garbage").unwrap();
+    let before = names();
+    for (binary, args) in [
+        ("lattice", &["node", "--config", &config][..]),
+        ("state-store", &["--config", &config]),
+        ("p2p-sensor", &["--config", &config]),
+        ("sync-coordinator", &["--config", &config]),
+    ] {
+        let output = Command::new(binary_path(binary)).args(args).output().expect("the binary");
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{binary}: {error}");
+        assert!(error.contains("trust.json") && error.contains("node.data_dir"), "{binary}: {error}");
+        assert!(error.contains("mend it") && error.lines().count() == 1, "{binary}: {error}");
+        assert_eq!(names(), before, "{binary} wrote something");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use lattice_runtime::grpc::MESSAGE_BYTES_MAX;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
 use super::output::Failure;
@@ -17,11 +17,17 @@ use super::output::Failure;
 /// How long one answer may take; watches have no such limit.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How often a connection is tried while nothing comes, and how long the answer to that may take: a command that
+/// follows events would else not notice that the node's host is gone.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The node that is asked. Dials at the first question.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     transport: InterceptedService<Channel, Credentials>,
+    /// Its path comes before that of every call.
+    origin: Uri,
     url: String,
 }
 
@@ -41,17 +47,17 @@ impl Interceptor for Credentials {
 }
 
 impl Connection {
-    /// A connection to the gateway at `url`, with `token` when it wants one. Call inside a tokio runtime.
+    /// A connection to the gateway at `url`, below its path if it has one, with `token` when the node wants one.
+    /// Call inside a tokio runtime.
     ///
     /// # Errors
     /// A usage failure when `url` is not a base URL, or `token` cannot be sent in a header.
     pub(crate) fn open(url: &str, token: Option<&str>) -> Result<Self, Failure> {
-        let endpoint = Endpoint::from_str(url).ok().filter(|endpoint| {
-            let uri = endpoint.uri();
-            uri.scheme_str() == Some("http") && uri.host().is_some()
-        });
-        let endpoint = endpoint.ok_or_else(|| {
-            Failure::usage(format!("--url {url:?} is not a base URL: right would be http://127.0.0.1:8080"))
+        let origin = origin(url).ok_or_else(|| {
+            Failure::usage(format!(
+                "--url {url:?} is not a base URL: right would be http://127.0.0.1:8080, or with a path and \
+                 nothing after it"
+            ))
         })?;
         // Empty is what a variable that was not filled in leaves.
         let authorization = match token.filter(|token| !token.is_empty()) {
@@ -64,9 +70,12 @@ impl Connection {
                 Some(value)
             }
         };
-        let channel = endpoint.connect_timeout(CONNECT_WITHIN).connect_lazy();
-        let transport = InterceptedService::new(channel, Credentials { authorization });
-        Ok(Self { transport, url: url.to_owned() })
+        let endpoint = Endpoint::from(origin.clone())
+            .connect_timeout(CONNECT_WITHIN)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_ANSWERED_WITHIN);
+        let transport = InterceptedService::new(endpoint.connect_lazy(), Credentials { authorization });
+        Ok(Self { transport, origin, url: url.to_owned() })
     }
 
     /// Where the node is.
@@ -76,14 +85,15 @@ impl Connection {
 
     /// The key-value API.
     pub(crate) fn key_value(&self) -> KeyValueClient<InterceptedService<Channel, Credentials>> {
-        KeyValueClient::new(self.transport.clone())
+        KeyValueClient::with_origin(self.transport.clone(), self.origin.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// The operators' API.
     pub(crate) fn coordinator(&self) -> SyncCoordinatorClient<InterceptedService<Channel, Credentials>> {
-        SyncCoordinatorClient::new(self.transport.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        SyncCoordinatorClient::with_origin(self.transport.clone(), self.origin.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// A request with the deadline of an ordinary question.
@@ -104,6 +114,13 @@ impl Connection {
     }
 }
 
+/// The base URL to put the path of a call after: a path without a slash at its end, and no query.
+fn origin(url: &str) -> Option<Uri> {
+    let uri = Uri::from_str(url.trim_end_matches('/')).ok()?;
+    let is_base = uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none();
+    (is_base && !url.contains('#')).then_some(uri)
+}
+
 /// The innermost error of a status: `tonic` says "transport error" and keeps the reason below it.
 fn root_cause(status: &Status) -> String {
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
@@ -113,4 +130,24 @@ fn root_cause(status: &Status) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_may_have_a_path_and_nothing_else() {
+        for (url, path) in [
+            ("http://node:8080", "/"),
+            ("http://node:8080/", "/"),
+            ("http://node/lattice/", "/lattice"),
+            ("http://[::1]:8080/a/b", "/a/b"),
+        ] {
+            assert_eq!(origin(url).map(|uri| uri.path().to_owned()).as_deref(), Some(path), "{url}");
+        }
+        for url in ["node:8080", "ftp://node", "http://", "/path", "http://node/?a=b", "http://node/#a", ""] {
+            assert_eq!(origin(url), None, "{url}");
+        }
+    }
 }

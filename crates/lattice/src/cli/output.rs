@@ -42,6 +42,16 @@ impl Failure {
     pub(crate) fn refused(message: String) -> Self {
         Self { message, status: 3 }
     }
+
+    /// As programs read it, in the form of the gateway's refusals.
+    fn problem(&self) -> serde_json::Value {
+        let (kind, title) = match self.status {
+            1 => ("/problems/not-found", "Not found"),
+            2 => ("/problems/usage", "Wrong usage"),
+            _ => ("/problems/refused", "Refused or failed"),
+        };
+        serde_json::json!({ "type": kind, "title": title, "detail": self.message, "exit_status": self.status })
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -106,11 +116,16 @@ impl Output {
     }
 }
 
-/// Turns the end of a command into an exit status, and its failure into one line on standard error.
-pub(crate) fn finish(result: Result<(), Failure>) -> ExitCode {
+/// Turns the end of a command into an exit status, and its failure into one line on standard error; for programs,
+/// into a problem document on standard output besides.
+pub(crate) fn finish(result: Result<(), Failure>, out: Output) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if out.is_json() {
+                // Standard output may be what failed.
+                let _ = out.json(&failure.problem());
+            }
             // Standard error may be closed; the exit status tells it all the same.
             let _ = writeln!(io::stderr(), "lattice: {}", failure.message.replace('\n', " "));
             ExitCode::from(failure.status)
