@@ -12,8 +12,10 @@
 //! - [`exchange`]: what the one who pulls asks, and what the one who serves answers.
 //! - [`liveness`], [`hearing`], [`divergence`], [`failover`], [`backoff`], [`pull`], [`coordinator`]: the machines
 //!   that decide.
+//! - [`budget`]: bytes per second, for those who pull and those who serve.
 
 pub mod backoff;
+pub mod budget;
 pub mod clock;
 pub mod coordinator;
 pub mod divergence;

@@ -5,9 +5,12 @@
 //! good: a forger of requests would otherwise drive out the challenges that its victim is about to use.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
+use lattice_core::budget::Budget;
 use lattice_core::exchange::{Answer, Ask, Reason, Refusal, Request, Response};
 use lattice_core::model::NodeId;
 use lattice_core::signed::Signed;
@@ -22,6 +25,52 @@ pub struct Peers {
     reader: Reader,
     trusted: RwLock<BTreeSet<NodeId>>,
     challenges: Mutex<Challenges>,
+    limit: Option<Limit>,
+}
+
+/// What serving peers may cost.
+#[derive(Debug)]
+pub struct Limit {
+    budget: Mutex<Budget>,
+    delay_max: Duration,
+}
+
+impl Limit {
+    /// At most `bytes_per_s` in the long run. An answer is delayed until what was served before it is paid off; where
+    /// that takes longer than `delay_max`, walks and fetches are refused as busy.
+    pub fn new(bytes_per_s: NonZeroU64, delay_max: Duration) -> Self {
+        Self { budget: Mutex::new(Budget::new(bytes_per_s)), delay_max }
+    }
+
+    /// A refusal of what is asked, if too much was served already.
+    fn refuse(&self, ask: &Ask, now: Now) -> Option<Refusal> {
+        match ask {
+            // They cost next to nothing, and tell that we are there.
+            Ask::Hello | Ask::Bye => None,
+            Ask::Walk { .. } | Ask::Fetch { .. } => {
+                let debt = self.budget().debt(now.monotonic);
+                let detail = || {
+                    format!(
+                        "serving peers is limited (store.serve_bytes_per_s): ask in {} ms",
+                        debt.as_millis()
+                    )
+                };
+                (debt > self.delay_max).then(|| Refusal { reason: Reason::Busy, detail: detail() })
+            }
+        }
+    }
+
+    /// Counts an answer; how long to keep it back.
+    fn spend(&self, bytes: usize, now: Now) -> Duration {
+        let mut budget = self.budget();
+        let debt = budget.debt(now.monotonic);
+        budget.spend(now.monotonic, bytes as u64);
+        debt.min(self.delay_max)
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Random bytes for one answer.
@@ -38,6 +87,8 @@ pub struct Random {
 pub struct Exchanged {
     /// The signed answer; `None` when not even the request's header could be read.
     pub response: Option<Signed>,
+    /// How long to keep it back, so that serving costs no more than it may.
+    pub delay: Duration,
     /// Why it was refused, if it was.
     pub refused: Option<Refusal>,
     /// What an accepted request tells the coordinator.
@@ -47,7 +98,13 @@ pub struct Exchanged {
 impl Peers {
     /// Answers with what `reader` reads, to members alone.
     pub fn new(reader: Reader, trusted: BTreeSet<NodeId>) -> Self {
-        Self { reader, trusted: RwLock::new(trusted), challenges: Mutex::new(Challenges::new()) }
+        Self { reader, trusted: RwLock::new(trusted), challenges: Mutex::new(Challenges::new()), limit: None }
+    }
+
+    /// The same, within `limit`.
+    #[must_use]
+    pub fn limited(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
     }
 
     /// Changes who is a member.
@@ -79,7 +136,7 @@ impl Peers {
         let mut authentic = true;
         let (header, answer, asked) = match opened {
             Ok((header, request)) => {
-                let answer = self.answer(&header, &request);
+                let answer = self.answer(&header, &request, now);
                 let accepted = match &answer {
                     // It was in order; there was only nothing to give.
                     Answer::Refused(refusal) => refusal.reason == Reason::Empty,
@@ -92,7 +149,12 @@ impl Peers {
                 let refusal = refused.refusal();
                 authentic = is_authentic(refusal.reason);
                 let Refused { header: Some(header), .. } = refused else {
-                    return Exchanged { response: None, refused: Some(refusal), asked: None };
+                    return Exchanged {
+                        response: None,
+                        delay: Duration::ZERO,
+                        refused: Some(refusal),
+                        asked: None,
+                    };
                 };
                 (*header, Answer::Refused(refusal), None)
             }
@@ -103,7 +165,10 @@ impl Peers {
         };
         let challenge = authentic.then_some(random.challenge);
         let response = self.respond(signed, &header, answer, now, random.nonce, challenge);
-        Exchanged { response: Some(response), refused, asked }
+        // What strangers cost is bounded elsewhere, and is not to keep members waiting.
+        let limit = self.limit.as_ref().filter(|_| authentic);
+        let delay = limit.map_or(Duration::ZERO, |limit| limit.spend(response.body.len(), now));
+        Exchanged { response: Some(response), delay, refused, asked }
     }
 
     /// A signed refusal, without a look at the rest of the request: for when there is no time for one. It
@@ -113,7 +178,7 @@ impl Peers {
         Some(self.respond(signed, &header, Answer::Refused(refusal), now, random.nonce, None))
     }
 
-    fn answer(&self, header: &Header, request: &Request) -> Answer {
+    fn answer(&self, header: &Header, request: &Request, now: Now) -> Answer {
         let ours = self.reader.settings().epoch_length;
         if let Some(carried) = &request.announcement {
             let theirs = carried.announcement.epoch_length;
@@ -121,6 +186,9 @@ impl Peers {
                 let detail = format!("epoch_ms: this node has {}, got {}", ours.0, theirs.0);
                 return Answer::Refused(Refusal { reason: Reason::Malformed, detail });
             }
+        }
+        if let Some(refusal) = self.limit.as_ref().and_then(|limit| limit.refuse(&request.ask, now)) {
+            return Answer::Refused(refusal);
         }
         let question = Question { asker: header.sender, incarnation: header.incarnation, ask: &request.ask };
         self.reader.serve(question).unwrap_or_else(|error| {
@@ -187,4 +255,26 @@ fn asked(header: &Header, request: &Request) -> Option<Asked> {
         in_kind: request.pull.is_some_and(|pull| pull.in_kind),
         ended,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use lattice_core::time::{Monotonic, WallTime};
+
+    use super::*;
+
+    #[test]
+    fn what_was_served_delays_the_next_answer_and_too_much_refuses_it() {
+        let at = |millis| Now { wall: WallTime(0), monotonic: Monotonic(Duration::from_millis(millis)) };
+        let limit = Limit::new(NonZeroU64::new(1_000).unwrap(), Duration::from_secs(2));
+        assert_eq!(limit.spend(1_500, at(10_000)), Duration::ZERO, "the first is free to go");
+        assert_eq!(limit.spend(1_000, at(10_500)), Duration::from_secs(1));
+        assert_eq!(limit.spend(1_000, at(10_500)), Duration::from_secs(2));
+        let walk = Ask::Walk { epoch: None, nodes: Vec::new() };
+        let refused = limit.refuse(&walk, at(10_500)).unwrap();
+        assert_eq!(refused.reason, Reason::Busy);
+        assert_eq!(refused.detail, "serving peers is limited (store.serve_bytes_per_s): ask in 3000 ms");
+        assert_eq!(limit.refuse(&Ask::Hello, at(10_500)), None);
+        assert_eq!(limit.refuse(&walk, at(11_500)), None, "it waits, then");
+    }
 }

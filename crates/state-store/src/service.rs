@@ -1,7 +1,7 @@
 //! The store as a service: opens files, answers gRPC, runs the writer, and ends in order.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::engine::{self, Engine, Reader, Settings};
 use crate::format::{Manifest, ManifestError};
 use crate::kv::KeyValue;
 use crate::metrics::Metrics;
-use crate::peers::Peers;
+use crate::peers::{Limit, Peers};
 use crate::state::{self, StateStore};
 use crate::storage::{self, MemoryStorage, SledStorage};
 use crate::writer::{self, Writer};
@@ -31,6 +31,8 @@ use crate::writer::{self, Writer};
 const FOLDER: &str = "store";
 /// How long calls in flight get at the end, and the writer after them.
 const GRACE: Duration = Duration::from_secs(10);
+/// The longest that an answer to a peer is kept back for `store.serve_bytes_per_s`.
+const SERVE_DELAY_MAX: Duration = Duration::from_secs(2);
 /// The services whose health is told.
 const NAMES: [&str; 3] = ["", "lattice.kv.v1.KeyValue", "lattice.store.v1.StateStore"];
 
@@ -119,7 +121,7 @@ impl Service {
         let state = StateStore {
             reader: reader.clone(),
             writer: writer.clone(),
-            peers: Arc::new(Peers::new(reader.clone(), trusted)),
+            peers: Arc::new(Peers::new(reader.clone(), trusted).limited(limit(config))),
             asked: broadcast::Sender::new(state::ASKED_MAX),
             exchanges: state::exchanges(),
             clock: runtime.clock.clone(),
@@ -263,6 +265,12 @@ fn open(config: &Config, clock: &Clock) -> Result<Engine, Error> {
             Ok(Engine::open(storage, settings, signing, incarnations, now)?)
         }
     }
+}
+
+/// What serving peers may cost. An answer that was kept back is to arrive before its asker gives up.
+fn limit(config: &Config) -> Option<Limit> {
+    let bytes_per_s = NonZeroU64::new(config.store.serve_bytes_per_s)?;
+    Some(Limit::new(bytes_per_s, SERVE_DELAY_MAX.min(config.coordinator.request_timeout / 2)))
 }
 
 fn settings(config: &Config) -> Result<Settings, Error> {

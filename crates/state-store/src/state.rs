@@ -80,11 +80,11 @@ impl StateStore {
         };
         let peers = Arc::clone(&self.peers);
         let span = tracing::Span::current();
-        let exchanged = blocking(move || {
-            let _room = room;
-            span.in_scope(|| peers.exchange(&signed, now, random))
-        });
-        let exchanged = exchanged.await?;
+        // The room is kept until the disk was read, whether somebody still waits or not.
+        let answered = blocking(move || (span.in_scope(|| peers.exchange(&signed, now, random)), room));
+        let (exchanged, room) = answered.await?;
+        tokio::time::sleep(exchanged.delay).await;
+        drop(room);
         self.metrics.exchanged(exchanged.refused.as_ref().map(|refusal| refusal.reason));
         if let Some(asked) = exchanged.asked {
             // Nobody may be watching.

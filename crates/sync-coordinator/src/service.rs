@@ -298,6 +298,7 @@ fn machine_config(
         divergence_threshold: config.coordinator.divergence_threshold,
         backoff_max: config.coordinator.backoff_max,
         pulls_max: config.coordinator.pulls_max,
+        pull_bytes_per_s: std::num::NonZeroU64::new(config.coordinator.pull_bytes_per_s),
         mode: match config.coordinator.mode {
             config::Mode::Auto => Mode::Auto,
             config::Mode::P2p => Mode::P2p,

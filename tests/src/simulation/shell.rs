@@ -59,6 +59,7 @@ impl Shell {
             divergence_threshold: settings.divergence_threshold,
             backoff_max: settings.backoff_max,
             pulls_max: settings.pulls_max,
+            pull_bytes_per_s: None,
             mode: Mode::Auto,
             p2p_enabled: true,
             max_clock_drift: settings.max_clock_drift,

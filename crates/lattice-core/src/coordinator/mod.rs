@@ -27,12 +27,14 @@ pub use event::{Event, OwnSeals, SensorPeer};
 pub use status::{PeerStatus, SensorStatus, Status, UrlState, UrlStatus};
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::backoff::{Backoff, Pause};
+use crate::budget::Budget;
 use crate::divergence::{self, Divergence};
 use crate::failover::{self, Failover, Mode, Path};
 use crate::hearing::Register;
@@ -77,6 +79,8 @@ pub struct Config {
     pub backoff_max: Duration,
     /// Concurrent pulls.
     pub pulls_max: usize,
+    /// What all pulls together may cost; `None`: no limit.
+    pub pull_bytes_per_s: Option<NonZeroU64>,
     /// The path that the operator wants at first.
     pub mode: Mode,
     /// Whether P2P is enabled in the configuration, until the sensor says so itself.
@@ -114,6 +118,8 @@ pub struct Coordinator {
     book: Book,
     /// At most one for each peer, and `pulls_max` in all.
     pulls: BTreeMap<NodeId, Running>,
+    /// What pulls cost, where that is limited.
+    budget: Option<Budget>,
     sensor: Sensor,
     own: Option<OwnSeals>,
     store_error: Option<String>,
@@ -161,6 +167,7 @@ impl Coordinator {
             peers: BTreeMap::new(),
             book: Book::new(config.request_timeout * 6),
             pulls: BTreeMap::new(),
+            budget: config.pull_bytes_per_s.map(Budget::new),
             sensor: Sensor {
                 available: None,
                 enabled: config.p2p_enabled,
@@ -290,6 +297,7 @@ impl Coordinator {
             self.failover.deadline(),
             self.divergence.deadline(),
             self.next_start(),
+            self.next_question(),
         ]
         .into_iter()
         .flatten()
@@ -326,6 +334,7 @@ impl Coordinator {
         }
         self.poll(now, effects);
         self.greet_over_p2p(now, effects);
+        self.ask_what_waits(now, effects);
         self.tick_pulls(now, effects);
         let ended: Vec<NodeId> =
             self.peers.iter().filter(|(_, peer)| due(peer.asked_until)).map(|(&id, _)| id).collect();

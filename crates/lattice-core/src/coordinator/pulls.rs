@@ -1,9 +1,12 @@
 //! Pulls: which are wanted, which may start, how each peer is reached, and what comes of them.
 
+use std::time::Duration;
+
 use super::peers::{Healed, Wanted};
 use super::urls::Url;
 use super::{Coordinator, Effect, Notice, Route};
 use crate::divergence;
+use crate::exchange::ENVELOPE_BYTES_MAX;
 use crate::failover::{self, Mode, Path};
 use crate::liveness::State;
 use crate::model::NodeId;
@@ -22,6 +25,8 @@ pub(super) struct Running {
     pub(super) pull: Pull,
     route: Route,
     root_before: Option<Root>,
+    /// A question that waits until what pulls cost is paid off.
+    waiting: Option<Effect>,
 }
 
 impl Coordinator {
@@ -151,10 +156,39 @@ impl Coordinator {
         event: pull::Event,
         effects: &mut Vec<Effect>,
     ) {
+        if let (Some(budget), pull::Event::Reply { traffic, .. }) = (&mut self.budget, &event) {
+            budget.spend(now, traffic.bytes_in + traffic.bytes_out);
+        }
         let found = self.pulls.iter().find(|(_, running)| running.pull.config().id == id);
         if let Some(peer) = found.map(|(&peer, _)| peer) {
             self.drive(now, peer, event, effects);
         }
+    }
+
+    /// When questions that wait for the budget may be asked.
+    pub(super) fn next_question(&self) -> Option<Monotonic> {
+        let waits = self.pulls.values().any(|running| running.waiting.is_some());
+        self.budget.filter(|_| waits).map(|budget| budget.paid())
+    }
+
+    /// Asks what was kept back, once everything is paid off.
+    pub(super) fn ask_what_waits(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        if self.budget.is_some_and(|budget| budget.paid() > now) {
+            return;
+        }
+        for running in self.pulls.values_mut() {
+            let Some(mut question) = running.waiting.take() else { continue };
+            if let Effect::Exchange { route, .. } = &mut question {
+                route.clone_from(&running.route);
+            }
+            effects.push(question);
+        }
+    }
+
+    /// How long a question waits for the budget at most: until every pull's answer that was under way is paid off.
+    fn pause_max(&self) -> Duration {
+        let all = 2 * ENVELOPE_BYTES_MAX as u64 * self.config.pulls_max as u64;
+        self.budget.map_or(Duration::ZERO, |budget| budget.price(all))
     }
 
     /// Ends a pull that nobody wants any more.
@@ -192,6 +226,7 @@ impl Coordinator {
         let Wanted { id, cause, .. } = wanted;
         let root_before = self.own.as_ref().and_then(|own| own.runs.newest()).and_then(|run| run.root);
         let route = self.route(&peer);
+        let pause_max = self.pause_max();
         let pull = Pull::new(
             now,
             pull::Config {
@@ -203,7 +238,8 @@ impl Coordinator {
                 announced: self.hearing.runs(&peer).cloned().unwrap_or_default(),
                 path: route.as_ref().map_or(self.failover.path(&peer), Route::path),
                 request_timeout: self.config.request_timeout,
-                stall_timeout: self.config.request_timeout * STALL_TIMEOUTS,
+                pause_max,
+                stall_timeout: pause_max.saturating_add(self.config.request_timeout) * STALL_TIMEOUTS,
                 max_clock_drift: self.config.max_clock_drift,
             },
         );
@@ -215,7 +251,7 @@ impl Coordinator {
         };
         effects.push(Effect::Notice(Notice::PullTriggered { peer, route: route.clone(), cause }));
         effects.push(Effect::PullStarted { id, peer, cause, route: route.clone(), root_before });
-        self.pulls.insert(peer, Running { pull, route, root_before });
+        self.pulls.insert(peer, Running { pull, route, root_before, waiting: None });
         self.diverge(now, divergence::Event::PullStarted { peer }, None, effects);
         self.drive(now, peer, pull::Event::Start, effects);
     }
@@ -226,11 +262,18 @@ impl Coordinator {
         let mut decided = Vec::new();
         running.pull.handle(now, event, &mut decided);
         let (pull, route) = (running.pull.config().id, running.route.clone());
+        let in_debt = self.budget.is_some_and(|budget| budget.paid() > now);
         for effect in decided {
             effects.push(match effect {
                 pull::Effect::Ask { number, request, announce, path: _, last } => {
                     let route = route.clone();
-                    Effect::Exchange { pull, number, peer, route, request, announce, last }
+                    let question = Effect::Exchange { pull, number, peer, route, request, announce, last };
+                    let Some(running) = self.pulls.get_mut(&peer).filter(|_| in_debt && !last) else {
+                        effects.push(question);
+                        continue;
+                    };
+                    running.waiting = Some(question);
+                    continue;
                 }
                 pull::Effect::ReadLocalNodes(positions) => Effect::ReadLocalNodes { pull, positions },
                 pull::Effect::Compare(heads) => Effect::Compare { pull, heads },

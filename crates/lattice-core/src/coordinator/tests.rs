@@ -70,6 +70,7 @@ fn config(trusted: &[NodeId], urls: &[&str]) -> Config {
         divergence_threshold: 3,
         backoff_max: Duration::from_secs(300),
         pulls_max: 2,
+        pull_bytes_per_s: None,
         mode: Mode::Auto,
         p2p_enabled: true,
         max_clock_drift: Duration::from_secs(10),
@@ -567,6 +568,37 @@ fn one_pull_a_peer_and_no_more_than_allowed() {
     assert_eq!(started(&effects), [(C, Cause::Operator, pulls[2].1)]);
     let effects = bench.hear(Event::Reconcile { token: 7, peer: Some(STRANGER) });
     assert!(effects.contains(&Effect::ReconcileAccepted { token: 7, pulls: Vec::new() }));
+}
+
+#[test]
+fn questions_wait_until_what_pulls_cost_is_paid_off() {
+    let asked = |effects: &[Effect]| {
+        let ask = |effect: &Effect| match effect {
+            Effect::Exchange { pull, number, .. } => Some((*pull, *number)),
+            _ => None,
+        };
+        effects.iter().filter_map(ask).collect::<Vec<_>>()
+    };
+    let mut bench = Bench::new(&[A, B], &[]);
+    bench.coordinator.budget = NonZeroU64::new(1_000_000).map(Budget::new);
+    bench.sensor(&[A, B]);
+    let effects = bench.hear(Event::Reconcile { token: 1, peer: None });
+    let [(A, _, first), (B, _, second)] = started(&effects)[..] else { panic!("{effects:?}") };
+    let (number, ..) = question(&mut bench, first);
+    // Three megabytes for a refusal of the challenge: it is asked again, three seconds later.
+    let refused = Refusal { reason: Reason::Challenge, detail: String::new() };
+    let response =
+        Response { next_challenge: Vec::new(), time: WallTime(0), answer: Answer::Refused(refused) };
+    let traffic = Traffic { bytes_in: 2_900_000, bytes_out: 100_000 };
+    let reply = pull::Event::Reply { number, response, traffic };
+    assert_eq!(asked(&bench.hear(Event::Pull { id: first, event: reply })), [], "nothing is paid off");
+    let read = pull::Event::LocalNodes(vec![None]);
+    assert_eq!(asked(&bench.hear(Event::Pull { id: second, event: read })), [], "one budget for all");
+    assert_eq!(asked(&bench.pass(2)), []);
+    assert_eq!(asked(&bench.pass(1)), [(first, number + 1), (second, 1)]);
+    assert_eq!(ended(&bench.pass(4)), [], "an answer may still come");
+    let (number, reset) = (number + 1, Failure::Lost("reset".into()));
+    assert_eq!(ended(&bench.pull_fails(first, number, reset)), [(A, Outcome::Lost)]);
 }
 
 #[test]

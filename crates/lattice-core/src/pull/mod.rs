@@ -246,7 +246,7 @@ impl Pull {
 
     fn ask(&mut self, now: Monotonic, ask: Ask, challenged: bool, effects: &mut Vec<Effect>) {
         self.number += 1;
-        let (number, until) = (self.number, now + self.config.request_timeout);
+        let (number, until) = (self.number, now + self.config.pause_max + self.config.request_timeout);
         effects.push(self.question(ask.clone(), false));
         self.asking = Some(Asking { number, ask, until, challenged });
     }

@@ -244,6 +244,7 @@ fn config() -> Config {
         announced: Runs::default(),
         path: Path::P2p,
         request_timeout: TIMEOUT,
+        pause_max: Duration::ZERO,
         stall_timeout: TIMEOUT * 12,
         max_clock_drift: Duration::from_secs(10),
     }

@@ -95,6 +95,8 @@ pub struct Config {
     pub path: Path,
     /// The longest wait for one answer.
     pub request_timeout: Duration,
+    /// How long a question may be kept back before it is sent, for a budget.
+    pub pause_max: Duration,
     /// The longest time without anything new that was verified or merged.
     pub stall_timeout: Duration,
     /// What the clock of an entry may be ahead of ours before the store holds it back.

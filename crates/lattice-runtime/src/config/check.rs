@@ -11,6 +11,7 @@ use super::{Config, Error};
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 const LIST_LEN_MAX: usize = 1024;
 const MS_MAX: u64 = 3_600_000;
+const BYTES_PER_S_MIN: u64 = 64 << 10;
 /// A node publishes this many runs; roots can be compared no further back.
 const EPOCHS_COMPARED: u64 = 64;
 
@@ -47,6 +48,7 @@ fn store(config: &Config) -> Result<(), Error> {
     }
     within("store.retain_epochs", store.retain_epochs, 1..=100_000)?;
     within("store.cache_mb", store.cache_mb, 1..=1_048_576)?;
+    budget("store.serve_bytes_per_s", store.serve_bytes_per_s)?;
 
     // The drift is at most a day and the rest an hour: no overflow.
     let drift_ms = u64::try_from(config.node.max_clock_drift.as_millis()).unwrap_or(u64::MAX);
@@ -96,7 +98,8 @@ fn coordinator(config: &Config) -> Result<(), Error> {
     duration("coordinator.return_after", coordinator.return_after)?;
     within("coordinator.divergence_threshold", coordinator.divergence_threshold, 1..=1_000)?;
     duration("coordinator.backoff_max", coordinator.backoff_max)?;
-    within("coordinator.pulls_max", coordinator.pulls_max, 1..=64)
+    within("coordinator.pulls_max", coordinator.pulls_max, 1..=64)?;
+    budget("coordinator.pull_bytes_per_s", coordinator.pull_bytes_per_s)
 }
 
 fn gateway(config: &Config) -> Result<(), Error> {
@@ -162,6 +165,14 @@ fn within<T: PartialOrd + Display + Copy>(
         return Ok(());
     }
     Err(refused(field, value, format!("must be {} to {}", range.start(), range.end())))
+}
+
+/// One answer between nodes takes up to two mebibytes: at a lower rate, a pull would only wait.
+fn budget(field: &str, bytes_per_s: u64) -> Result<(), Error> {
+    if bytes_per_s == 0 || bytes_per_s >= BYTES_PER_S_MIN {
+        return Ok(());
+    }
+    Err(refused(field, bytes_per_s, format!("must be 0 (no limit), or at least {BYTES_PER_S_MIN}")))
 }
 
 fn list(field: &str, len: usize, range: RangeInclusive<usize>) -> Result<(), Error> {

@@ -30,11 +30,11 @@ macro_rules! keys {
 
 keys! {
     node { name, cluster, data_dir, key_file, trusted_keys, max_clock_drift }
-    store { listen, epoch_ms, settle_ms, settle_max_ms, retain_epochs, cache_mb, engine }
+    store { listen, epoch_ms, settle_ms, settle_max_ms, retain_epochs, cache_mb, engine, serve_bytes_per_s }
     sensor { enabled, listen, p2p_listen, bootstrap, topic, heartbeat_interval, peer_timeout }
     coordinator {
         listen, http_peers, http_ca, poll_interval, request_timeout, peerless_timeout, return_after,
-        divergence_threshold, backoff_max, pulls_max, mode,
+        divergence_threshold, backoff_max, pulls_max, pull_bytes_per_s, mode,
     }
     gateway { listen, token_file, insecure }
     telemetry { log_format, otlp_endpoint, metrics_listen }

@@ -77,6 +77,8 @@ pub struct Store {
     pub cache_mb: u64,
     /// What holds the entries. Default: `sled`.
     pub engine: Engine,
+    /// What peers may be served per second, in bytes: 0 for no limit, or at least 65,536. Default: 0.
+    pub serve_bytes_per_s: u64,
 }
 
 /// `[sensor]`: the P2P sensor.
@@ -121,6 +123,8 @@ pub struct Coordinator {
     pub backoff_max: Duration,
     /// Concurrent pulls, 1 to 64. Default: 2.
     pub pulls_max: usize,
+    /// What all pulls may cost per second, in bytes: 0 for no limit, or at least 65,536. Default: 0.
+    pub pull_bytes_per_s: u64,
     /// Which path to use. Default: `auto`.
     pub mode: Mode,
 }
@@ -188,6 +192,7 @@ impl Default for Store {
             retain_epochs: 30,
             cache_mb: 64,
             engine: Engine::Sled,
+            serve_bytes_per_s: 0,
         }
     }
 }
@@ -219,6 +224,7 @@ impl Default for Coordinator {
             divergence_threshold: 3,
             backoff_max: Duration::from_secs(300),
             pulls_max: 2,
+            pull_bytes_per_s: 0,
             mode: Mode::Auto,
         }
     }

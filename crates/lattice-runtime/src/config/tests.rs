@@ -42,6 +42,7 @@ settle_max_ms = 10000
 retain_epochs = 30
 cache_mb = 64
 engine = "sled"
+serve_bytes_per_s = 0
 
 [sensor]
 enabled = true
@@ -62,6 +63,7 @@ return_after = "10s"
 divergence_threshold = 3
 backoff_max = "5m"
 pulls_max = 2
+pull_bytes_per_s = 0
 mode = "auto"
 
 [gateway]
@@ -92,6 +94,7 @@ fn printed_configuration_loads_back_to_the_same() {
         epoch_ms = 500
         settle_ms = 700
         settle_max_ms = 900
+        serve_bytes_per_s = 1000000
         [sensor]
         listen = "[::1]:7602"
         enabled = false
@@ -101,6 +104,7 @@ fn printed_configuration_loads_back_to_the_same() {
         http_ca = "/etc/ca.pem"
         peerless_timeout = "2h"
         mode = "p2p"
+        pull_bytes_per_s = 65536
         [gateway]
         listen = "0.0.0.0:8080"
         token_file = "tokens"
@@ -236,10 +240,10 @@ fn what_is_unknown_is_refused_with_its_place_and_the_nearest_name() {
         ),
         (Some("store = 1"), &[], &[], "lattice.toml: store must be a section: [store]"),
         (
-            Some("[store]\nserve_bytes_per_s = 1"),
+            Some("[store]\npull_bytes_per_s = 1"),
             &[],
             &[],
-            "lattice.toml: unknown key store.serve_bytes_per_s, did you mean store.settle_ms?",
+            "lattice.toml: unknown key store.pull_bytes_per_s, did you mean coordinator.pull_bytes_per_s?",
         ),
         (
             None,
@@ -382,6 +386,14 @@ fn values_that_cannot_be_are_refused() {
         (&["coordinator.backoff_max=0ms"], "coordinator.backoff_max is 0ms: must be 1ms to 24h"),
         (&["coordinator.divergence_threshold=0"], "coordinator.divergence_threshold is 0: must be 1 to 1000"),
         (&["coordinator.pulls_max=0"], "coordinator.pulls_max is 0: must be 1 to 64"),
+        (
+            &["coordinator.pull_bytes_per_s=1000"],
+            "coordinator.pull_bytes_per_s is 1000: must be 0 (no limit), or at least 65536",
+        ),
+        (
+            &["store.serve_bytes_per_s=65535"],
+            "store.serve_bytes_per_s is 65535: must be 0 (no limit), or at least 65536",
+        ),
         (
             &["gateway.listen=0.0.0.0:8080"],
             "gateway.listen is 0.0.0.0:8080: is reachable by others and has no tokens: set gateway.token_file, \

@@ -1,5 +1,7 @@
 //! `Exchange`: a good request, and every kind of bad one.
 
+use std::time::Duration;
+
 use lattice_core::exchange::{Anchor, Answer, Ask, PullPart, Reason, Request, Response, WalkAsk};
 use lattice_core::model::{EpochLength, Incarnation, NodeId};
 use lattice_core::signed::{Announcement, Context, Signed};
@@ -120,6 +122,50 @@ async fn a_challenged_request_is_answered_and_its_replay_is_not() {
     peer.header.challenge = response.next_challenge.into();
     let again = peer.send(&store, &peer.sign(&ask(Ask::Bye))).await;
     assert_eq!(again.answer, Answer::Bye);
+    store.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_asks_for_more_than_may_be_served_is_told_to_come_later() {
+    let folder = folder();
+    let mut config = config(folder.path(), Some(&NodeKey::from_seed(&[2; 32])));
+    config.store.serve_bytes_per_s = 64 << 10;
+    // Nothing is kept back for longer than half of it.
+    config.coordinator.request_timeout = Duration::from_millis(2);
+    let store = Store::start(&config).await;
+    for number in 0..50 {
+        store.put(&format!("key {number}"), "x").await;
+    }
+    store.sealed(50).await;
+    let mut peer = Peer::new(&store, 2).challenged(&store).await;
+    let mut send = async |ask: Ask| {
+        let signed = peer.sign(&Request { announcement: None, pull: None, ask });
+        let response = peer.send(&store, &signed).await;
+        peer.header.challenge = response.next_challenge.into();
+        response.answer
+    };
+    let walk = || Ask::Walk { epoch: None, nodes: vec![WalkAsk { position: root_position(), mine: None }] };
+    let deadline = Duration::from_secs(30);
+    // One answer takes less time than its bytes: sooner or later the next one comes too early.
+    let refused = tokio::time::timeout(deadline, async {
+        loop {
+            match send(walk()).await {
+                Answer::Walk { .. } => {}
+                Answer::Refused(refusal) => return refusal,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    let refusal = refused.await.expect("a walk is refused");
+    assert_eq!(refusal.reason, Reason::Busy);
+    assert!(refusal.detail.contains("store.serve_bytes_per_s"), "{}", refusal.detail);
+    assert!(matches!(send(Ask::Hello).await, Answer::Hello { .. }), "that we are there is always said");
+    let answered = tokio::time::timeout(deadline, async {
+        while !matches!(send(walk()).await, Answer::Walk { .. }) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    answered.await.expect("a walk is answered again");
     store.stop().await;
 }
 
