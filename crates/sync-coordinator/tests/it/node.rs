@@ -488,6 +488,26 @@ async fn bad_peers_are_shown_with_their_errors_and_delay_nobody() {
 }
 
 #[tokio::test]
+async fn a_pull_on_a_budget_asks_its_questions_later_and_heals() {
+    let network = Network::default();
+    let (mut a, mut b) = (plan(1, false).await, plan(2, false).await);
+    a.trusts(&b);
+    b.trusts(&a);
+    a.config.coordinator.pull_bytes_per_s = 64 << 10;
+    let (mut a, b) = (a.start(&network).await, b.start(&network).await);
+    for number in 0..20 {
+        b.store.put(&format!("b/{number}"), &"x".repeat(6_000), true);
+    }
+    eventually("it healed", async || a.store.entries() == b.store.entries()).await;
+    // That took about two seconds of the budget: the questions of the next pull wait for them.
+    b.store.put("late", "there", true);
+    eventually("it healed again", async || a.store.entries() == b.store.entries()).await;
+    let pulled_well = |heals: Vec<wire::Heal>| heals.iter().all(|heal| heal.outcome == "Healed");
+    eventually("both are on record", async || a.heals().await.len() >= 2).await;
+    assert!(pulled_well(a.heals().await));
+}
+
+#[tokio::test]
 async fn a_heal_is_one_trace_over_both_nodes() {
     // All tasks of this test run on its own thread.
     let provider = SdkTracerProvider::builder().build();
