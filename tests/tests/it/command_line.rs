@@ -80,7 +80,7 @@ async fn whoever_follows_events_is_told_when_the_node_goes() {
         assert_eq!(events.wait().await.code(), Some(3), "{}", events.output());
         let output = events.output();
         let last = output.lines().last().unwrap_or_default();
-        assert!(last.starts_with("lattice: ") && last.contains("the node"), "{output}");
+        assert!(last.starts_with("lattice: ") && last.contains(": the events ended: "), "{output}");
     }
 }
 

@@ -103,6 +103,11 @@ impl Connection {
         request
     }
 
+    /// What it means that a stream of `what` ended before the one who follows it wanted that.
+    pub(crate) fn ended(&self, what: &str, status: &Status) -> Failure {
+        Failure::refused(format!("{}: the {what} ended: {}", self.url, root_cause(status)))
+    }
+
     /// What a refused call means to the one who typed it.
     pub(crate) fn failure(&self, status: &Status) -> Failure {
         match status.code() {

@@ -154,7 +154,7 @@ pub(crate) async fn events(node: Connection, out: Output) -> Result<(), Failure>
     let answer = node.coordinator().watch_events(WatchEventsRequest {}).await;
     let mut events = answer.map_err(|status| node.failure(&status))?.into_inner();
     eprintln!("Following the events of {} (end with Ctrl-C)", node.url());
-    while let Some(event) = events.message().await.map_err(|status| node.failure(&status))? {
+    while let Some(event) = events.message().await.map_err(|status| node.ended("events", &status))? {
         if out.is_json() {
             out.json(&event_json(&event))?;
             continue;
@@ -164,7 +164,7 @@ pub(crate) async fn events(node: Connection, out: Output) -> Result<(), Failure>
         }
         out.line(&event_line(&event))?;
     }
-    Err(Failure::refused(format!("{}: the node ended the stream", node.url())))
+    Err(Failure::refused(format!("{}: the events ended: the node closed the stream", node.url())))
 }
 
 /// The last heals, one a row.
