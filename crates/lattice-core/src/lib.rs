@@ -10,8 +10,8 @@
 //! - [`seal`]: a root at the end of an epoch, and how two nodes compare theirs.
 //! - [`signed`]: what nodes sign, and the checks before any of it is believed.
 //! - [`exchange`]: what the one who pulls asks, and what the one who serves answers.
-//! - [`liveness`], [`hearing`], [`divergence`], [`failover`], [`backoff`], [`pull`], [`coordinator`]: the machines
-//!   that decide.
+//! - [`liveness`], [`hearing`], [`divergence`], [`failover`], [`backoff`], [`renewal`], [`pull`], [`coordinator`]:
+//!   the machines that decide.
 //! - [`budget`]: bytes per second, for those who pull and those who serve.
 
 pub mod backoff;
@@ -25,6 +25,7 @@ pub mod hearing;
 pub mod liveness;
 pub mod model;
 pub mod pull;
+pub mod renewal;
 pub mod seal;
 pub mod signed;
 pub mod time;

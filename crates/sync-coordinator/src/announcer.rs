@@ -93,7 +93,7 @@ pub(crate) enum Error {
     /// What the store says of its seals cannot be.
     #[error("store: seals cannot be: {0}")]
     Seals(String),
-    /// The disk was rolled back, and the new incarnation is not there yet.
+    /// The disk was rolled back, or the incarnation replaced, and the new one is not there yet.
     #[error("incarnation {0} is given up: waiting for the store's new one")]
     GivenUp(Incarnation),
 }

@@ -1,14 +1,17 @@
 //! Writes the coordinator's own files, one after the other, away from everything that must not wait.
 //!
-//! Two things are kept in `<data_dir>/coordinator`: the history of heals, and the pauses after failed pulls,
-//! so that a restart does not make a node ask again at once what it was told to leave alone.
+//! Three things are kept in `<data_dir>/coordinator`: the history of heals; the pauses after failed pulls, so that
+//! a restart does not make a node ask again at once what it was told to leave alone; and how often it has started
+//! a new incarnation, so that a restart does not make it start another one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lattice_core::backoff::Pause;
-use lattice_core::failover;
+use lattice_core::coordinator::Memory;
 use lattice_core::time::WallTime;
+use lattice_core::{failover, renewal};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +22,7 @@ use lattice_runtime::files;
 
 const HEALS: &str = "heals.jsonl";
 const PAUSES: &str = "backoff.json";
+const RENEWALS: &str = "incarnations.json";
 
 /// Writes that may wait; more only come when the disk hangs, and are lost then.
 const WAITING_MAX: usize = 256;
@@ -26,12 +30,12 @@ const WAITING_MAX: usize = 256;
 /// Three for each trusted key, and then some.
 const PAUSES_MAX: usize = 4 * lattice_runtime::identity::MEMBERS_MAX;
 
-const PAUSES_BYTES_MAX: u64 = 4 << 20;
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The files, opened.
 pub(crate) struct Files {
     pub(crate) history: Arc<History>,
-    pub(crate) pauses: Vec<Pause>,
+    pub(crate) memory: Memory,
     folder: PathBuf,
 }
 
@@ -44,7 +48,7 @@ pub(crate) struct Keeper {
 #[derive(Debug)]
 pub(crate) enum Write {
     Heal(Box<Heal>),
-    Pauses(Vec<Pause>),
+    Memory(Memory),
 }
 
 /// A pause, as it is kept.
@@ -54,6 +58,13 @@ struct Kept {
     /// None for both.
     path: Option<KeptPath>,
     failures: u32,
+    until_ms: u64,
+}
+
+/// The new incarnations that were started, as they are kept.
+#[derive(Serialize, Deserialize)]
+struct KeptRenewals {
+    count: u32,
     until_ms: u64,
 }
 
@@ -69,20 +80,15 @@ impl Files {
     /// Reads what is in `folder`.
     pub(crate) fn open(folder: PathBuf) -> std::io::Result<Self> {
         let history = Arc::new(History::open(folder.join(HEALS))?);
-        let path = folder.join(PAUSES);
-        let pauses = match read_pauses(&path) {
-            Ok(pauses) => pauses,
-            Err(error) => {
-                warn!(file = %path.display(), error, "cannot read the pauses kept: begin without any");
-                Vec::new()
-            }
-        };
-        Ok(Self { history, pauses, folder })
+        let pauses = read(&folder.join(PAUSES), parse_pauses).unwrap_or_default();
+        let renewals = read(&folder.join(RENEWALS), |kept: KeptRenewals| {
+            Ok(renewal::Kept { count: kept.count, until: WallTime(kept.until_ms) })
+        });
+        Ok(Self { history, memory: Memory { pauses, renewals }, folder })
     }
 
     /// Writes what comes, until `ended` and nothing is left.
     pub(crate) async fn keep(self, mut writes: mpsc::Receiver<Write>, ended: CancellationToken) {
-        let pauses = self.folder.join(PAUSES);
         loop {
             let write = tokio::select! {
                 biased;
@@ -90,10 +96,10 @@ impl Files {
                 () = ended.cancelled() => None,
             };
             let Some(write) = write else { return };
-            let (history, path) = (Arc::clone(&self.history), pauses.clone());
+            let (history, folder) = (Arc::clone(&self.history), self.folder.clone());
             let written = tokio::task::spawn_blocking(move || match write {
                 Write::Heal(heal) => history.put(*heal),
-                Write::Pauses(pauses) => write_pauses(&path, &pauses),
+                Write::Memory(memory) => write_memory(&folder, &memory),
             });
             if let Err(error) = written.await {
                 warn!(%error, "a write failed");
@@ -115,11 +121,21 @@ impl Keeper {
     }
 }
 
-fn read_pauses(path: &Path) -> Result<Vec<Pause>, String> {
-    let Some(bytes) = files::read(path, PAUSES_BYTES_MAX).map_err(|error| error.to_string())? else {
-        return Ok(Vec::new());
+/// What a file says; nothing when there is none, or it is damaged.
+fn read<Kept: DeserializeOwned, T>(path: &Path, parse: impl Fn(Kept) -> Result<T, String>) -> Option<T> {
+    let read = || -> Result<Option<T>, String> {
+        let Some(bytes) = files::read(path, FILE_BYTES_MAX).map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        parse(serde_json::from_slice(&bytes).map_err(|error| error.to_string())?).map(Some)
     };
-    let kept: Vec<Kept> = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    read().unwrap_or_else(|error| {
+        warn!(file = %path.display(), error, "cannot read what was kept: begin without it");
+        None
+    })
+}
+
+fn parse_pauses(kept: Vec<Kept>) -> Result<Vec<Pause>, String> {
     let pause = |(index, kept): (usize, Kept)| {
         Ok(Pause {
             peer: kept.peer.parse().map_err(|error| format!("[{index}].peer: {error}"))?,
@@ -134,7 +150,7 @@ fn read_pauses(path: &Path) -> Result<Vec<Pause>, String> {
     kept.into_iter().take(PAUSES_MAX).enumerate().map(pause).collect()
 }
 
-fn write_pauses(path: &Path, pauses: &[Pause]) {
+fn write_memory(folder: &Path, memory: &Memory) {
     let kept = |pause: &Pause| Kept {
         peer: pause.peer.to_string(),
         path: pause.path.map(|path| match path {
@@ -144,10 +160,17 @@ fn write_pauses(path: &Path, pauses: &[Pause]) {
         failures: pause.failures,
         until_ms: pause.until.millis(),
     };
-    let kept: Vec<_> = pauses.iter().map(kept).collect();
-    let bytes = serde_json::to_vec(&kept).expect("numbers and text are JSON");
+    let pauses: Vec<_> = memory.pauses.iter().map(kept).collect();
+    write(&folder.join(PAUSES), &pauses);
+    if let Some(renewal::Kept { count, until }) = memory.renewals {
+        write(&folder.join(RENEWALS), &KeptRenewals { count, until_ms: until.millis() });
+    }
+}
+
+fn write(path: &Path, kept: &impl Serialize) {
+    let bytes = serde_json::to_vec(kept).expect("numbers and text are JSON");
     if let Err(error) = files::replace(path, &bytes) {
-        warn!(file = %path.display(), %error, "cannot keep the pauses");
+        warn!(file = %path.display(), %error, "cannot keep what a restart must not forget");
     }
 }
 
@@ -158,7 +181,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn pauses_and_heals_are_there_after_a_restart() {
+    async fn what_was_kept_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let pauses = vec![
             Pause { peer: NodeId([1; 32]), path: None, failures: 3, until: WallTime(5) },
@@ -169,23 +192,27 @@ mod tests {
                 until: WallTime(6),
             },
         ];
+        let renewals = Some(renewal::Kept { count: 2, until: WallTime(7) });
+        let memory = Memory { pauses, renewals };
         let files = Files::open(folder.path().to_owned()).unwrap();
-        assert_eq!(files.pauses, []);
+        assert_eq!(files.memory, Memory::default());
         let (keeper, writes) = Keeper::new();
-        keeper.write(Write::Pauses(pauses.clone()));
+        keeper.write(Write::Memory(memory.clone()));
         // Ended already: what was handed over before is written all the same.
         let ended = CancellationToken::new();
         ended.cancel();
         files.keep(writes, ended).await;
-        assert_eq!(Files::open(folder.path().to_owned()).unwrap().pauses, pauses);
+        assert_eq!(Files::open(folder.path().to_owned()).unwrap().memory, memory);
     }
 
     #[test]
-    fn a_damaged_file_costs_the_pauses_only() {
+    fn a_damaged_file_costs_what_it_kept_only() {
         let folder = tempfile::tempdir().unwrap();
         for content in ["", "{}", "[{\"peer\": \"xy\", \"path\": null, \"failures\": 1, \"until_ms\": 1}]"] {
-            std::fs::write(folder.path().join(PAUSES), content).unwrap();
-            assert_eq!(Files::open(folder.path().to_owned()).unwrap().pauses, []);
+            for file in [PAUSES, RENEWALS] {
+                std::fs::write(folder.path().join(file), content).unwrap();
+            }
+            assert_eq!(Files::open(folder.path().to_owned()).unwrap().memory, Memory::default());
         }
     }
 }

@@ -159,7 +159,7 @@ impl Service {
             machine_config(config, node, &trust, &addresses),
             Monotonic(clock.monotonic()),
             WallTime(clock.wall_ms()),
-            &files.pauses,
+            &files.memory,
         );
         let (heartbeat, poll) = (config.sensor.heartbeat_interval, config.coordinator.poll_interval);
         let voice = Voice {

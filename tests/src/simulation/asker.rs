@@ -62,8 +62,8 @@ pub struct Question {
 
 /// What became of a question.
 pub enum Outcome {
-    /// The machine hears this; `None`: nobody waits for it.
-    Over(Option<Box<Event>>),
+    /// The machine hears these; none when nobody waits for it.
+    Over(Vec<Event>),
     /// Refused for its challenge: it is to be sent once more, with the one that came.
     Again,
 }
@@ -155,13 +155,13 @@ impl Asker {
         own: NodeId,
         wall: WallTime,
     ) -> Outcome {
-        let Some(mut question) = self.questions.remove(&id) else { return Outcome::Over(None) };
+        let Some(mut question) = self.questions.remove(&id) else { return Outcome::Over(Vec::new()) };
         let signed = match outcome {
             Ok(signed) => signed,
-            Err(reason) => return Outcome::Over(question.failed(Failure::Lost(reason)).map(Box::new)),
+            Err(reason) => return Outcome::Over(Vec::from_iter(question.failed(Failure::Lost(reason)))),
         };
         let (Some(peer), Some(envelope)) = (question.peer, &question.envelope) else {
-            return Outcome::Over(Some(Box::new(question.polled(&signed, wall))));
+            return Outcome::Over(vec![question.polled(&signed, wall)]);
         };
         question.traffic.bytes_in += signed.body.len() as u64;
         let checks = ResponseChecks {
@@ -174,7 +174,7 @@ impl Asker {
         let (header, response) = match codec::open_response(&signed, &checks) {
             Ok(opened) => opened,
             Err(error) => {
-                return Outcome::Over(question.failed(Failure::Lost(error.to_string())).map(Box::new));
+                return Outcome::Over(Vec::from_iter(question.failed(Failure::Lost(error.to_string()))));
             }
         };
         let fresh = !response.next_challenge.is_empty();
@@ -191,7 +191,11 @@ impl Asker {
             self.questions.insert(id, question);
             return Outcome::Again;
         }
-        Outcome::Over(question.replied(peer, header.incarnation, response, wall).map(Box::new))
+        let disowned =
+            matches!(&response.answer, Answer::Refused(refusal) if refusal.reason == Reason::Incarnation);
+        let disowned = disowned.then_some(Event::Disowned { peer, incarnation: question.own });
+        let replied = question.replied(peer, header.incarnation, response, wall);
+        Outcome::Over(disowned.into_iter().chain(replied).collect())
     }
 
     /// No answer comes any more.

@@ -45,6 +45,8 @@ pub struct Tally {
     pub replaced: u64,
     /// Rolled-back disks that honest nodes noticed of themselves.
     pub rolled_back: u64,
+    /// New incarnations that honest nodes started on a peer's word: who did.
+    pub renewed: Vec<usize>,
 }
 
 /// A pull that ended.
@@ -151,6 +153,10 @@ impl Checks {
             }
             Seen::Announced(announcement) => self.announced(node, announcement),
             Seen::Proved(entries) => ledger.check_written(entries),
+            Seen::Renewed => {
+                self.tally.renewed.push(node);
+                Ok(())
+            }
             Seen::Acknowledged(_) => Ok(()),
             Seen::StoreFailed(error) => Err(format!("the store failed: {error}")),
         }

@@ -1,6 +1,6 @@
 //! What goes wrong, and when: one fault after the other, or a schedule made of a seed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -90,6 +90,9 @@ fn ending(fault: &Fault) -> Option<Fault> {
     }
 }
 
+/// How often one node may lose its disk in a random schedule.
+const DISKS_LOST_MAX: u32 = 2;
+
 /// What may go wrong in a random schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mix {
@@ -127,7 +130,7 @@ pub fn random(
     random: &mut Xoshiro256PlusPlus,
 ) -> Vec<Planned> {
     let mut planned = Vec::new();
-    let mut disks_lost = BTreeSet::new();
+    let mut disks_lost = BTreeMap::new();
     let mut at = Duration::ZERO;
     loop {
         at += up_to(mix.every * 2, random);
@@ -136,12 +139,14 @@ pub fn random(
         }
         let lasts = up_to(mix.lasts, random);
         for fault in one(settings, mix, random) {
-            // A second one could bring back a disk from before the node's incarnation was replaced, which nobody
-            // would believe any more: a history of its own.
-            if let Fault::Wipe(node) | Fault::RollBack(node) = fault
-                && !disks_lost.insert(node)
-            {
-                continue;
+            // One that loses its disk over and over is only believed again after ever longer pauses, which take
+            // longer than any history.
+            if let Fault::Wipe(node) | Fault::RollBack(node) = fault {
+                let lost = disks_lost.entry(node).or_insert(0);
+                *lost += 1;
+                if *lost > DISKS_LOST_MAX {
+                    continue;
+                }
             }
             planned.extend(ending(&fault).map(|end| (at + lasts, end)));
             planned.push((at, fault));

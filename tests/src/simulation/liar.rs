@@ -55,11 +55,15 @@ pub enum Lie {
     BrokenSignature,
     /// Its clock is an hour off.
     WrongTime,
+    /// It refuses, since the asker's incarnation was replaced: so it says.
+    Disowned,
+    /// It heard more from the asker than there was.
+    HeardMore,
 }
 
 impl Lie {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::ChangedValue,
         Self::InventedEntry,
         Self::ChangedDigest,
@@ -77,6 +81,8 @@ impl Lie {
         Self::Garbage,
         Self::BrokenSignature,
         Self::WrongTime,
+        Self::Disowned,
+        Self::HeardMore,
     ];
 }
 
@@ -175,6 +181,18 @@ impl Liar {
                 response.answer = Answer::Refused(Refusal { reason: Reason::Busy, detail });
                 true
             }
+            Lie::Disowned => {
+                let detail = "was replaced by a newer one".to_owned();
+                response.answer = Answer::Refused(Refusal { reason: Reason::Incarnation, detail });
+                true
+            }
+            Lie::HeardMore => match &mut response.answer {
+                Answer::Hello { heard_sequence, heard_epoch } => {
+                    (*heard_sequence, *heard_epoch) = (u64::MAX, Epoch(u64::MAX));
+                    true
+                }
+                _ => false,
+            },
             Lie::OtherAnswer => {
                 let other = match response.answer {
                     Answer::Bye => Answer::Hello { heard_sequence: 0, heard_epoch: Epoch(0) },

@@ -3,15 +3,14 @@
 //!
 //! Nothing here decides anything: a node takes in what arrives, what its own parts answer and what time it is,
 //! hands it to the machine that it concerns, and puts what that wants into an [`Outbox`]. Its parts stop and
-//! start one by one, as the four services do: the coordinator forgets everything but its pauses, the sensor its
+//! start one by one, as the four services do: the coordinator forgets everything but its memory, the sensor its
 //! connections, the store nothing that was committed.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lattice_core::backoff::Pause;
-use lattice_core::coordinator::Event;
+use lattice_core::coordinator::{Event, Memory};
 use lattice_core::liveness;
 use lattice_core::model::{Key, NodeId};
 use lattice_core::pull;
@@ -44,7 +43,7 @@ pub struct Node {
     pub(super) store: Option<Replica>,
     pub(super) shell: Option<Shell>,
     pub(super) sensor: Option<Sensor>,
-    pub(super) pauses: Vec<Pause>,
+    pub(super) memory: Memory,
     pub(super) trusted: Vec<NodeId>,
     disk: Disk,
     skew: Skew,
@@ -67,7 +66,7 @@ impl Node {
             store: None,
             shell: None,
             sensor: None,
-            pauses: Vec::new(),
+            memory: Memory::default(),
             disk: Disk::default(),
             skew: Skew::default(),
             lives: 0,
@@ -150,7 +149,7 @@ impl Node {
     pub fn wipe(&mut self) {
         debug_assert!(self.store.is_none(), "a disk in use is not replaced");
         self.disk = Disk::default();
-        self.pauses.clear();
+        self.memory = Memory::default();
     }
 
     /// What the disk holds now.
@@ -312,8 +311,9 @@ impl Node {
                     return;
                 }
                 match shell.asker.answered(question, outcome, self.id, wall) {
-                    super::asker::Outcome::Over(Some(event)) => self.hear(now, *event, out),
-                    super::asker::Outcome::Over(None) => {}
+                    super::asker::Outcome::Over(events) => {
+                        events.into_iter().for_each(|event| self.hear(now, event, out));
+                    }
                     super::asker::Outcome::Again => self.send_request(question, out),
                 }
             }

@@ -68,7 +68,7 @@ impl Shell {
         Self {
             life,
             asker: Asker::default(),
-            machine: Coordinator::new(config, monotonic(now, now), node.wall(now), &node.pauses),
+            machine: Coordinator::new(config, monotonic(now, now), node.wall(now), &node.memory),
             started: now,
             numbers: None,
             newest: None,
@@ -100,6 +100,7 @@ fn is_error(event: &Event) -> bool {
     match event {
         Event::PollFailed { .. }
         | Event::GreetFailed { .. }
+        | Event::Disowned { .. }
         | Event::SensorGone { .. }
         | Event::StoreGone { .. }
         | Event::Pull { event: pull::Event::Failed { .. } | pull::Event::LocalFailed(_), .. } => true,
@@ -137,9 +138,9 @@ impl Node {
                 }
                 Effect::PullEnded { ended, .. } => out.seen.push(Seen::PullEnded(Box::new(ended))),
                 Effect::Notice(notice) => out.seen.push(Seen::Notice(notice)),
-                Effect::SavePauses => {
+                Effect::Remember => {
                     if let Some(shell) = &self.shell {
-                        self.pauses = shell.machine.pauses(monotonic(shell.started, now), self.wall(now));
+                        self.memory = shell.machine.memory(monotonic(shell.started, now), self.wall(now));
                     }
                 }
                 Effect::ReconcileAccepted { .. } | Effect::RootAfter { .. } => {}
@@ -148,6 +149,7 @@ impl Node {
                     if let Some(shell) = &mut self.shell {
                         shell.given_up = Some(incarnation);
                     }
+                    out.seen.push(Seen::Renewed);
                     let effect = Box::new(Effect::Reincarnate { incarnation });
                     self.soon(now, Input::Effect { life, effect }, out);
                 }
@@ -229,7 +231,7 @@ impl Node {
             | Effect::PullStarted { .. }
             | Effect::PullEnded { .. }
             | Effect::RootAfter { .. }
-            | Effect::SavePauses
+            | Effect::Remember
             | Effect::Notice(_) => debug_assert!(false, "these are run when they are heard of"),
         }
     }

@@ -243,6 +243,48 @@ fn a_disk_that_was_rolled_back_is_reported() {
     });
 }
 
+/// Found as seed 130 of the random ones.
+#[test]
+fn a_disk_from_before_its_incarnation_was_replaced_is_believed_again() {
+    histories(4, |seed| {
+        let mut world = cluster(3, seed)?;
+        world.write(0, "kept", Some("on all disks"))?;
+        world.run_until("everybody has it", seconds(30), World::converged)?;
+        // The copy that is put back was made before the disk was lost.
+        world.plan(vec![(seconds(50), Fault::Wipe(0)), (seconds(60), Fault::RollBack(0))]);
+        world.run_for(seconds(70))?;
+        world.apply(Fault::Lines { way: Way::P2p, line: Line { deltas_lost: 1.0, ..HEALTHY } })?;
+        world.write(0, "here", Some("of whom nobody believes"))?;
+        world.write(1, "elsewhere", Some("by one who refuses"))?;
+        world.run_until("it is believed again", seconds(120), World::converged)?;
+        expect(&world, world.tally().renewed == [0], "it began another incarnation, once")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn a_member_that_disowns_others_makes_them_start_over_ever_more_rarely() {
+    for lies in [vec![Lie::Disowned], vec![Lie::HeardMore], vec![Lie::Disowned, Lie::HeardMore]] {
+        histories(1, |seed| {
+            let mut world = cluster(3, seed)?;
+            world.apply(Fault::Lie(2, lies.clone(), 1.0))?;
+            world.set_workload(Some(Workload { every: seconds(60), burst: 2, keys: 50, deletes: 0.1 }));
+            // A restart is no fresh start.
+            for _ in 0..3 {
+                world.run_for(seconds(1_200))?;
+                world.apply(Fault::Stop(Part::Coordinator, 0))?;
+                world.apply(Fault::Start(0))?;
+            }
+            let renewed = |node| world.tally().renewed.iter().filter(|by| **by == node).count();
+            // At once, and after 5, 10, 20 and 40 minutes.
+            for node in [0, 1] {
+                expect(&world, (1..=4).contains(&renewed(node)), &format!("{lies:?} to {node}"))?;
+            }
+            world.quiet(CONVERGES_WITHIN).map(|_| ())
+        });
+    }
+}
+
 #[test]
 fn random_faults_over_many_seeds() {
     let scenario = Scenario::usual(5);

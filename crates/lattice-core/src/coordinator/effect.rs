@@ -129,8 +129,8 @@ pub enum Effect {
         /// All of them.
         trusted: Vec<NodeId>,
     },
-    /// Our disk was rolled back: start a new incarnation. Nothing is announced until [`super::Event::Seals`]
-    /// shows another one.
+    /// Our disk was rolled back, or the incarnation was replaced: start a new one. Nothing is announced until
+    /// [`super::Event::Seals`] shows it.
     Reincarnate {
         /// The one to replace.
         incarnation: Incarnation,
@@ -180,8 +180,8 @@ pub enum Effect {
         /// Our newest root.
         root: Option<Root>,
     },
-    /// Pauses changed: keep [`super::Coordinator::pauses`] for the next start.
-    SavePauses,
+    /// Keep [`super::Coordinator::memory`], which changed, for the next start.
+    Remember,
     /// What operators are told.
     Notice(Notice),
 }
@@ -348,7 +348,7 @@ pub enum Notice {
     RolledBack {
         /// Who says so.
         peer: NodeId,
-        /// The incarnation that is given up.
+        /// The incarnation that is to be given up.
         incarnation: Incarnation,
         /// What it heard, and what we know.
         heard_sequence: u64,
@@ -358,6 +358,18 @@ pub enum Notice {
         heard_epoch: Epoch,
         /// Our newest epoch.
         own_epoch: Epoch,
+        /// When a new incarnation is started; zero: now.
+        renewed_in: Duration,
+    },
+    /// A peer knows a newer incarnation of this node than ours: this store is an older one, or another node uses
+    /// our key.
+    Disowned {
+        /// Who says so.
+        peer: NodeId,
+        /// Our incarnation.
+        incarnation: Incarnation,
+        /// When a new one is started; zero: now.
+        renewed_in: Duration,
     },
     /// The operator chose.
     ModeSwitched {

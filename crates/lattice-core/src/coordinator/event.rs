@@ -112,6 +112,14 @@ pub enum Event {
         /// In short, what was wrong.
         reason: String,
     },
+    /// A peer refused a request of ours because our incarnation was replaced ([`crate::exchange::Reason::Incarnation`]),
+    /// in a verified envelope. It comes before what else answers the request.
+    Disowned {
+        /// Who refused.
+        peer: NodeId,
+        /// The incarnation in which we asked.
+        incarnation: Incarnation,
+    },
     /// Something that a pull asked for. Unknown ids are of pulls that are over: ignored.
     Pull {
         /// Which pull.

@@ -6,7 +6,7 @@ use crate::divergence;
 use crate::exchange::PullPart;
 use crate::failover::Path;
 use crate::hearing::{Refused, Via};
-use crate::model::{Epoch, Incarnation, NodeId};
+use crate::model::NodeId;
 use crate::pull::Cause;
 use crate::signed::Announcement;
 use crate::time::{Monotonic, WallTime};
@@ -256,40 +256,6 @@ impl Coordinator {
         if self.peers.contains_key(&node) {
             let changes = self.clocks.sample(now, node, time, wall);
             self.tell_clocks(changes, effects);
-        }
-    }
-
-    /// A peer says what it heard from us. More than we know of: our disk was rolled back.
-    pub(super) fn detect_rollback(
-        &mut self,
-        peer: NodeId,
-        incarnation: Incarnation,
-        heard_sequence: u64,
-        heard_epoch: Epoch,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(own) = &self.own else { return };
-        if !self.peers.contains_key(&peer)
-            || own.incarnation != incarnation
-            || self.given_up == Some(incarnation)
-        {
-            return;
-        }
-        let own_epoch = own.runs.newest_epoch().unwrap_or_default();
-        // Until a number is reserved in this incarnation, we cannot tell which were used.
-        let sequence = self.sequence.filter(|sequence| sequence.0 == incarnation);
-        let own_sequence = sequence.map_or(u64::MAX, |sequence| sequence.1);
-        if heard_sequence > own_sequence || heard_epoch > own_epoch {
-            self.given_up = Some(incarnation);
-            effects.push(Effect::Notice(Notice::RolledBack {
-                peer,
-                incarnation,
-                heard_sequence,
-                own_sequence,
-                heard_epoch,
-                own_epoch,
-            }));
-            effects.push(Effect::Reincarnate { incarnation });
         }
     }
 }

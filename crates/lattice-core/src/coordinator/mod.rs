@@ -13,6 +13,7 @@ mod effect;
 mod event;
 mod failures;
 mod heard;
+mod incarnation;
 mod peers;
 mod polls;
 mod pulls;
@@ -40,6 +41,7 @@ use crate::failover::{self, Failover, Mode, Path};
 use crate::hearing::Register;
 use crate::liveness;
 use crate::model::{EpochLength, Incarnation, NodeId};
+use crate::renewal::{self, Renewals};
 use crate::time::{Monotonic, WallTime};
 
 use clocks::{Changes, Clocks};
@@ -91,6 +93,15 @@ pub struct Config {
     pub seed: u64,
 }
 
+/// What survives a restart of the coordinator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The pauses after failed pulls: at most three for each trusted key.
+    pub pauses: Vec<Pause>,
+    /// The new incarnations that were started on peers' words; `None`: none.
+    pub renewals: Option<renewal::Kept>,
+}
+
 /// The most URLs; more are ignored.
 pub const URLS_MAX: usize = 4_096;
 
@@ -127,6 +138,9 @@ pub struct Coordinator {
     sequence: Option<(Incarnation, u64)>,
     /// Given up; nothing is announced until there is another one.
     given_up: Option<Incarnation>,
+    /// A peer's word stands against it: it is given up as soon as a new one may be started.
+    doubted: Option<Incarnation>,
+    renewals: Renewals,
     next_heartbeat: Monotonic,
     /// A new seal is to be announced then.
     announce_at: Option<Monotonic>,
@@ -147,11 +161,11 @@ struct Sensor {
 }
 
 impl Coordinator {
-    /// Begins, with the pauses kept from the last run.
-    pub fn new(config: Config, now: Monotonic, wall: WallTime, pauses: &[Pause]) -> Self {
+    /// Begins, with what was kept of the last run.
+    pub fn new(config: Config, now: Monotonic, wall: WallTime, memory: &Memory) -> Self {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(config.seed);
         let mut backoff = Backoff::new(config.backoff_max, random.random());
-        backoff.import(now, wall, pauses);
+        backoff.import(now, wall, &memory.pauses);
         let fresh_for = config.peer_timeout.max(config.poll_interval * PROBE_INTERVALS);
         let late_max = config.heartbeat_interval * 2;
         let mut coordinator = Self {
@@ -179,6 +193,8 @@ impl Coordinator {
             store_error: None,
             sequence: None,
             given_up: None,
+            doubted: None,
+            renewals: memory.renewals.map_or_else(Renewals::new, |kept| Renewals::import(now, wall, kept)),
             next_heartbeat: now,
             announce_at: None,
             announced: None,
@@ -260,11 +276,12 @@ impl Coordinator {
                 self.wall = (now, wall);
                 self.greeted(now, peer, &route, incarnation, effects);
                 self.sample_clock(now, peer, time, wall, effects);
-                self.detect_rollback(peer, own_incarnation, heard_sequence, heard_epoch, effects);
+                self.detect_rollback(now, peer, own_incarnation, heard_sequence, heard_epoch, effects);
             }
             Event::GreetFailed { peer, route, reason } => {
                 self.greet_failed(now, peer, &route, &reason, effects)
             }
+            Event::Disowned { peer, incarnation } => self.disowned(now, peer, incarnation, effects),
             Event::Pull { id, event } => self.pull_event(now, id, event, effects),
             Event::SwitchMode(mode) => {
                 effects.push(Effect::Notice(Notice::ModeSwitched { mode }));
@@ -298,6 +315,7 @@ impl Coordinator {
             self.divergence.deadline(),
             self.next_start(),
             self.next_question(),
+            self.next_renewal(),
         ]
         .into_iter()
         .flatten()
@@ -307,9 +325,9 @@ impl Coordinator {
         .min()
     }
 
-    /// The pauses of peers, for [`Self::new`] at the next start.
-    pub fn pauses(&self, now: Monotonic, wall: WallTime) -> Vec<Pause> {
-        self.backoff.export(now, wall)
+    /// What is to be kept, for [`Self::new`] at the next start.
+    pub fn memory(&self, now: Monotonic, wall: WallTime) -> Memory {
+        Memory { pauses: self.backoff.export(now, wall), renewals: self.renewals.export(now, wall) }
     }
 
     /// The path in use for a peer.
@@ -335,6 +353,7 @@ impl Coordinator {
         self.poll(now, effects);
         self.greet_over_p2p(now, effects);
         self.ask_what_waits(now, effects);
+        self.renew(now, effects);
         self.tick_pulls(now, effects);
         let ended: Vec<NodeId> =
             self.peers.iter().filter(|(_, peer)| due(peer.asked_until)).map(|(&id, _)| id).collect();

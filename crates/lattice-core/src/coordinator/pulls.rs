@@ -307,7 +307,7 @@ impl Coordinator {
         self.diverge(now, divergence::Event::PullEnded { peer, healed }, None, effects);
         let pauses = route.is_some() && self.backoff.ended(now, peer, path, outcome, ended.verified_new);
         if pauses {
-            effects.push(Effect::SavePauses);
+            effects.push(Effect::Remember);
         }
         let epoch = self.own.as_ref().and_then(|own| own.runs.newest_epoch());
         if let Some(known) = self.peers.get_mut(&peer) {

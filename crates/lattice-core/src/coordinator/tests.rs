@@ -1,5 +1,7 @@
 //! The coordinator, event by event, and at random.
 
+mod incarnation;
+
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
@@ -89,7 +91,7 @@ impl Bench {
     /// A node whose store and sensor are there; nobody is connected.
     fn new(trusted: &[NodeId], urls: &[&str]) -> Self {
         let now = Monotonic(Duration::from_secs(1_000));
-        let coordinator = Coordinator::new(config(trusted, urls), now, WallTime(WALL), &[]);
+        let coordinator = Coordinator::new(config(trusted, urls), now, WallTime(WALL), &Memory::default());
         let mut bench = Self { coordinator, now, sequence: 0, epoch: 1_000 };
         bench.seals(1);
         bench.sensor(&[]);
@@ -229,7 +231,8 @@ fn question(bench: &mut Bench, id: pull::Id) -> (u64, Route, crate::exchange::Re
 
 #[test]
 fn nobody_trusted_is_said_loudly() {
-    let mut coordinator = Coordinator::new(config(&[US], &[]), Monotonic::ZERO, WallTime(WALL), &[]);
+    let mut coordinator =
+        Coordinator::new(config(&[US], &[]), Monotonic::ZERO, WallTime(WALL), &Memory::default());
     let mut effects = Vec::new();
     coordinator.handle(Monotonic::ZERO, Event::Tick, &mut effects);
     assert!(effects.contains(&Effect::SetTrust { trusted: vec![US] }));
@@ -613,8 +616,8 @@ fn backoff_holds_what_diverges_and_not_the_operator() {
     let reply = pull::Event::Reply { number, response, traffic: Traffic::default() };
     let effects = bench.hear(Event::Pull { id, event: reply });
     assert_eq!(ended(&effects), [(A, Outcome::Refused)]);
-    assert!(effects.contains(&Effect::SavePauses));
-    assert_eq!(bench.coordinator.pauses(bench.now, bench.wall()).len(), 1);
+    assert!(effects.contains(&Effect::Remember));
+    assert_eq!(bench.coordinator.memory(bench.now, bench.wall()).pauses.len(), 1);
     let backoff = bench.coordinator.status(bench.now).peers[0].backoff;
     assert!(backoff >= Duration::from_millis(1500));
 
@@ -750,39 +753,6 @@ fn a_removed_key_loses_everything_at_once() {
     assert_eq!(bench.count(A), 0);
     let effects = bench.heartbeat(A, 2);
     assert!(notices(&effects).into_iter().any(|notice| matches!(notice, Notice::AnnouncementRefused { .. })));
-}
-
-#[test]
-fn a_rolled_back_disk_becomes_another_incarnation_before_it_speaks_again() {
-    let mut bench = Bench::new(&[A], &[]);
-    bench.sensor(&[A]);
-    bench.hear(Event::Sequence { incarnation: OURS, last: 50 });
-    let hello = |bench: &mut Bench, sequence, epoch, own_incarnation| {
-        let (time, wall) = (bench.wall(), bench.wall());
-        bench.hear(Event::Greeted {
-            peer: A,
-            route: Route::P2p,
-            incarnation: incarnation(A),
-            own_incarnation,
-            heard_sequence: sequence,
-            heard_epoch: Epoch(epoch),
-            time,
-            wall,
-        })
-    };
-    let reincarnate = Effect::Reincarnate { incarnation: OURS };
-    assert!(!hello(&mut bench, 50, 1_000, OURS).contains(&reincarnate));
-    assert!(!hello(&mut bench, 99, 1_000, Incarnation([5; 16])).contains(&reincarnate), "of another store");
-    assert!(hello(&mut bench, 51, 1_000, OURS).contains(&reincarnate));
-    assert!(!hello(&mut bench, 51, 1_000, OURS).contains(&reincarnate), "once");
-    assert!(!bench.pass(20).iter().any(|effect| matches!(effect, Effect::Announce { .. })));
-    let other = OwnSeals { incarnation: Incarnation([101; 16]), damage_generation: 0, runs: runs(3, 1) };
-    bench.hear(Event::Seals(other));
-    assert!(bench.pass(5).contains(&Effect::Announce { to: Recipients::All }));
-
-    let mut bench = Bench::new(&[A], &[]);
-    bench.sensor(&[A]);
-    assert!(hello(&mut bench, 0, 9_999, OURS).contains(&reincarnate), "a later epoch tells as well");
 }
 
 #[test]
@@ -972,7 +942,7 @@ proptest! {
     fn what_must_always_hold(seed: u64, happened in prop::collection::vec((event(), 0..12_u64), 0..150)) {
         let mut bench = Bench::new(&[A, B, C], &[URL_A, URL_B]);
         bench.coordinator = Coordinator::new(
-            Config { seed, ..config(&[A, B, C], &[URL_A, URL_B]) }, bench.now, bench.wall(), &[],
+            Config { seed, ..config(&[A, B, C], &[URL_A, URL_B]) }, bench.now, bench.wall(), &Memory::default(),
         );
         let mut running: BTreeMap<NodeId, pull::Id> = BTreeMap::new();
         for ((kind, who, what), seconds) in happened {
@@ -1024,7 +994,7 @@ proptest! {
         let run = || {
             let mut bench = Bench::new(&[A, B], &[URL_A, URL_B]);
             bench.coordinator = Coordinator::new(
-                Config { seed, ..config(&[A, B], &[URL_A, URL_B]) }, bench.now, bench.wall(), &[],
+                Config { seed, ..config(&[A, B], &[URL_A, URL_B]) }, bench.now, bench.wall(), &Memory::default(),
             );
             let mut effects = bench.sensor(&[A]);
             effects.extend(bench.differ(A));

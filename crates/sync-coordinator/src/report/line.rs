@@ -6,7 +6,7 @@ use std::time::Duration;
 use lattice_core::coordinator::{Clock as Judgement, Notice, Route};
 use lattice_core::failover::{self, Health, Mode, Path};
 use lattice_core::hearing::Refused;
-use lattice_core::model::NodeId;
+use lattice_core::model::{Incarnation, NodeId};
 use lattice_core::pull::{Ended, Outcome};
 use lattice_core::seal::Root;
 use lattice_proto::coordinator::v1 as wire;
@@ -33,6 +33,8 @@ pub struct Line {
     pub node: Option<NodeId>,
     /// The path that it concerns.
     pub path: Option<Path>,
+    /// A person should look.
+    pub alarm: bool,
 }
 
 /// A notice as operators read it; `None` for what is for debugging alone.
@@ -147,13 +149,31 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
             };
             Line::new(COORDINATOR, Some("CLOCK"), "own_clock", message)
         }
-        Notice::RolledBack { peer, incarnation, heard_sequence, own_sequence, heard_epoch, own_epoch } => {
+        Notice::RolledBack {
+            peer,
+            incarnation,
+            heard_sequence,
+            own_sequence,
+            heard_epoch,
+            own_epoch,
+            renewed_in,
+        } => {
             let message = format!(
                 "Our disk was rolled back: {} heard sequence {heard_sequence} and epoch {heard_epoch}, we know of \
-                 {own_sequence} and {own_epoch}; incarnation {incarnation} is given up",
-                by(peer)
+                 {own_sequence} and {own_epoch}; {}",
+                by(peer),
+                given_up(incarnation, *renewed_in)
             );
-            Line::new(COORDINATOR, Some("INCARNATION"), "rolled_back", message).of(*peer)
+            Line::new(COORDINATOR, Some("INCARNATION"), "rolled_back", message).of(*peer).alarm()
+        }
+        Notice::Disowned { peer, incarnation, renewed_in } => {
+            let message = format!(
+                "{} knows a newer incarnation of this node: an older copy of the store was put back, or another \
+                 node uses this key; {}",
+                by(peer),
+                given_up(incarnation, *renewed_in)
+            );
+            Line::new(COORDINATOR, Some("INCARNATION"), "disowned", message).of(*peer).alarm()
         }
         Notice::ModeSwitched { mode } => {
             Line::new(COORDINATOR, Some("MODE"), "mode", format!("Mode: {}", mode_name(*mode)))
@@ -165,6 +185,18 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
         | Notice::NewIncarnation { replaced: None, .. } => return None,
     };
     Some(line)
+}
+
+/// What becomes of our incarnation.
+fn given_up(incarnation: &Incarnation, renewed_in: Duration) -> String {
+    match renewed_in {
+        Duration::ZERO => format!("incarnation {incarnation} is given up"),
+        // Not again so soon: the one who says so may lie, or a second node be the cause.
+        later => format!(
+            "incarnation {incarnation} is given up in {}, as others were before it",
+            duration(Duration::from_secs(later.as_secs().max(1)))
+        ),
+    }
 }
 
 /// How a pull ended, as operators read it.
@@ -299,7 +331,7 @@ impl Line {
         kind: &'static str,
         message: impl Into<String>,
     ) -> Self {
-        Self { component, tag, message: message.into(), kind, node: None, path: None }
+        Self { component, tag, message: message.into(), kind, node: None, path: None, alarm: false }
     }
 
     fn on(mut self, path: Path) -> Self {
@@ -309,6 +341,11 @@ impl Line {
 
     fn of(mut self, node: NodeId) -> Self {
         self.node = Some(node);
+        self
+    }
+
+    fn alarm(mut self) -> Self {
+        self.alarm = true;
         self
     }
 }

@@ -17,9 +17,9 @@ use lattice_core::model::NodeId;
 use lattice_core::pull::Ended;
 use lattice_core::seal::Root;
 use lattice_proto::coordinator::v1 as wire;
-use lattice_runtime::{Clock, operator};
+use lattice_runtime::{Clock, log, operator};
 use tokio::sync::broadcast;
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::metrics::Metrics;
 
@@ -88,13 +88,12 @@ impl Report {
     /// Into the log and onto the stream.
     pub(crate) fn tell(&self, line: Line) {
         let node = line.node.map(|node| node.to_string());
-        operator!(
-            line.component,
-            line.tag,
-            { kind = line.kind, peer = node, path = line.path.map(path) },
-            "{}",
-            line.message
-        );
+        let on = line.path.map(path);
+        let Line { component, tag, kind, message, .. } = &line;
+        match line.alarm {
+            true => error!(target: log::TARGET, component, tag, kind, peer = node, path = on, "{message}"),
+            false => operator!(component, tag, { kind, peer = node, path = on }, "{message}"),
+        }
         // Nobody may be listening.
         let _ = self.events.send(wire::Event {
             time_ms: self.clock.wall_ms(),
@@ -137,6 +136,7 @@ impl Report {
             | Notice::PeerClock { .. }
             | Notice::OwnClock(_)
             | Notice::RolledBack { .. }
+            | Notice::Disowned { .. }
             | Notice::ModeSwitched { .. } => {}
         }
     }

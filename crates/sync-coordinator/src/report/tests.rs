@@ -167,3 +167,18 @@ async fn a_slow_reader_is_told_how_many_it_missed() {
     let event = reader.recv().await.unwrap();
     assert_eq!((event.message.as_str(), event.kind.as_str()), ("Peer count: 3", "peer_count"));
 }
+
+#[test]
+fn an_incarnation_that_is_given_up_is_an_alarm_that_says_why_and_when() {
+    let (peer, incarnation) = (PEER, Incarnation([1; 16]));
+    let disowned = |renewed_in| Notice::Disowned { peer, incarnation, renewed_in };
+    let line = line_of(&disowned(Duration::ZERO), &names()).unwrap();
+    assert!(line.alarm);
+    assert_eq!(
+        text(&line),
+        "[COORDINATOR] [INCARNATION] node-2 knows a newer incarnation of this node: an older copy of the store was \
+         put back, or another node uses this key; incarnation 01010101010101010101010101010101 is given up"
+    );
+    let later = noticed(&disowned(Duration::from_millis(300_500)));
+    assert!(later.ends_with("is given up in 300s, as others were before it"), "{later}");
+}

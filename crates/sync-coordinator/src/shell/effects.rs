@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lattice_core::coordinator::{Clock as Judgement, Effect, Event, Recipients, Route};
-use lattice_core::exchange::{Answer, Ask, Request};
+use lattice_core::exchange::{Answer, Ask, Reason, Request};
 use lattice_core::model::{Epoch, Incarnation, NodeId};
 use lattice_core::time::WallTime;
 use lattice_runtime::grpc::Reconnect;
@@ -198,7 +198,7 @@ impl Hands {
             | Effect::PullStarted { .. }
             | Effect::PullEnded { .. }
             | Effect::RootAfter { .. }
-            | Effect::SavePauses
+            | Effect::Remember
             | Effect::Notice(_) => debug_assert!(false, "the loop runs these itself"),
         }
     }
@@ -264,7 +264,8 @@ impl Hands {
         self.store.judge_clock(&judgement).await
     }
 
-    /// Asks a peer one thing over one route, within one deadline.
+    /// Asks a peer one thing over one route, within one deadline. That it knows a newer incarnation of this node
+    /// concerns more than the question: the machine hears of it first.
     pub(super) async fn ask(
         &self,
         between: Between,
@@ -277,10 +278,18 @@ impl Hands {
             Route::Http { url } => Ok(self.http.exchange(url, &envelope).await?),
         };
         let asked = self.asker.ask(between, request, carry);
-        match tokio::time::timeout(timeout, asked).await {
-            Ok(answered) => answered,
-            Err(_) => Err(AskError::TimedOut(format!("no answer within {} ms", timeout.as_millis()))),
+        let answered = match tokio::time::timeout(timeout, asked).await {
+            Ok(answered) => answered?,
+            Err(_) => {
+                return Err(AskError::TimedOut(format!("no answer within {} ms", timeout.as_millis())));
+            }
+        };
+        let Between { peer, ours: incarnation, .. } = between;
+        if matches!(&answered.response.answer, Answer::Refused(refusal) if refusal.reason == Reason::Incarnation)
+        {
+            self.inbox.send(Event::Disowned { peer, incarnation }).await;
         }
+        Ok(answered)
     }
 
     async fn announce(&self, to: Recipients) {

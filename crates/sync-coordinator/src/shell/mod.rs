@@ -225,6 +225,7 @@ impl Shell {
             | Event::Sensor { .. }
             | Event::Greeted { .. }
             | Event::GreetFailed { .. }
+            | Event::Disowned { .. }
             | Event::Pull { .. }
             | Event::SwitchMode(_)
             | Event::Reconcile { .. }
@@ -297,7 +298,7 @@ impl Shell {
                     drop(reply.send(pulls));
                 }
             }
-            Effect::SavePauses => self.save_pauses(),
+            Effect::Remember => self.remember(),
             Effect::Notice(notice) => self.report.notice(&notice, &self.names),
             effect @ (Effect::Announce { .. }
             | Effect::ReadSeals

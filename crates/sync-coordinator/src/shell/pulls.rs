@@ -139,9 +139,9 @@ impl Shell {
         }
     }
 
-    pub(super) fn save_pauses(&self) {
-        let pauses = self.machine.pauses(Monotonic(self.clock.monotonic()), self.hands.wall());
-        self.hands.keeper.write(Write::Pauses(pauses));
+    pub(super) fn remember(&self) {
+        let memory = self.machine.memory(Monotonic(self.clock.monotonic()), self.hands.wall());
+        self.hands.keeper.write(Write::Memory(memory));
     }
 
     pub(super) fn ask(&self, asking: Asking) {
