@@ -7,8 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lattice_core::backoff::Pause;
+use lattice_core::backoff::{Pause, Stores};
 use lattice_core::coordinator::Memory;
+use lattice_core::model::Incarnation;
 use lattice_core::time::WallTime;
 use lattice_core::{failover, renewal};
 use serde::de::DeserializeOwned;
@@ -59,6 +60,15 @@ struct Kept {
     path: Option<KeptPath>,
     failures: u32,
     until_ms: u64,
+    /// The stores that it is for; none for a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stores: Option<KeptStores>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptStores {
+    ours: String,
+    theirs: Option<String>,
 }
 
 /// The new incarnations that were started, as they are kept.
@@ -145,9 +155,24 @@ fn parse_pauses(kept: Vec<Kept>) -> Result<Vec<Pause>, String> {
             }),
             failures: kept.failures,
             until: WallTime(kept.until_ms),
+            stores: kept
+                .stores
+                .map(|stores| parse_stores(&stores))
+                .transpose()
+                .map_err(|error| format!("[{index}].stores.{error}"))?,
         })
     };
     kept.into_iter().take(PAUSES_MAX).enumerate().map(pause).collect()
+}
+
+fn parse_stores(kept: &KeptStores) -> Result<Stores, String> {
+    let parse = |name: &str, text: &str| -> Result<Incarnation, String> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).map_err(|error| format!("{name}: {error}"))?;
+        Ok(Incarnation(bytes))
+    };
+    let theirs = kept.theirs.as_deref().map(|text| parse("theirs", text)).transpose()?;
+    Ok(Stores { ours: parse("ours", &kept.ours)?, theirs })
 }
 
 fn write_memory(folder: &Path, memory: &Memory) {
@@ -159,6 +184,10 @@ fn write_memory(folder: &Path, memory: &Memory) {
         }),
         failures: pause.failures,
         until_ms: pause.until.millis(),
+        stores: pause.stores.map(|Stores { ours, theirs }| KeptStores {
+            ours: ours.to_string(),
+            theirs: theirs.map(|theirs| theirs.to_string()),
+        }),
     };
     let pauses: Vec<_> = memory.pauses.iter().map(kept).collect();
     write(&folder.join(PAUSES), &pauses);
@@ -184,12 +213,19 @@ mod tests {
     async fn what_was_kept_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let pauses = vec![
-            Pause { peer: NodeId([1; 32]), path: None, failures: 3, until: WallTime(5) },
+            Pause {
+                peer: NodeId([1; 32]),
+                path: None,
+                failures: 3,
+                until: WallTime(5),
+                stores: Some(Stores { ours: Incarnation([0xa1; 16]), theirs: Some(Incarnation([0xb2; 16])) }),
+            },
             Pause {
                 peer: NodeId([2; 32]),
                 path: Some(failover::Path::Http),
                 failures: 1,
                 until: WallTime(6),
+                stores: None,
             },
         ];
         let renewals = Some(renewal::Kept { count: 2, until: WallTime(7) });

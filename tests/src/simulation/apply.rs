@@ -87,7 +87,6 @@ impl World {
         let part = if self.random.random_bool(0.5) { Part::All } else { Part::Store };
         self.stop(part, node)?;
         self.nodes[node].wipe();
-        self.checks.wiped.insert(self.directory.id(node));
         self.owe_less(node, &lost)?;
         self.start(node)
     }

@@ -271,7 +271,8 @@ impl Question {
                 }
             }),
             Purpose::Pull { pull, number, last: false } => {
-                let event = pull::Event::Reply { number, response, traffic: self.traffic };
+                let traffic = self.traffic;
+                let event = pull::Event::Reply { number, incarnation, response, traffic };
                 Some(Event::Pull { id: pull, event })
             }
             Purpose::Pull { last: true, .. } | Purpose::Poll { .. } => None,

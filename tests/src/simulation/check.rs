@@ -85,8 +85,6 @@ pub struct Checks {
     pub rolled_back: BTreeSet<usize>,
     /// Nodes that have lied, or whose disk was rolled back: others may say so.
     pub doubtful: BTreeSet<NodeId>,
-    /// Nodes whose disk was lost: a question about the old tree may have no answer in the new one.
-    pub wiped: BTreeSet<NodeId>,
     /// What was seen so far.
     pub tally: Tally,
 }
@@ -99,7 +97,6 @@ impl Checks {
             nodes: (0..nodes).map(|_| Watched::default()).collect(),
             rolled_back: BTreeSet::new(),
             doubtful: BTreeSet::new(),
-            wiped: BTreeSet::new(),
             tally: Tally::default(),
         }
     }
@@ -153,6 +150,10 @@ impl Checks {
             }
             Seen::Announced(announcement) => self.announced(node, announcement),
             Seen::Proved(entries) => ledger.check_written(entries),
+            Seen::OwnStore => {
+                self.nodes[node].failed.clear();
+                Ok(())
+            }
             Seen::Renewed => {
                 self.tally.renewed.push(node);
                 Ok(())
@@ -174,7 +175,11 @@ impl Checks {
             Notice::Contradiction { peer, .. } => {
                 self.tally.contradictions.insert((node, *peer));
             }
-            Notice::NewIncarnation { replaced: Some(_), .. } => self.tally.replaced += 1,
+            Notice::NewIncarnation { peer, replaced, .. } => {
+                // Another store, another beginning.
+                self.nodes[node].failed.remove(peer);
+                self.tally.replaced += u64::from(replaced.is_some());
+            }
             Notice::RolledBack { .. } => self.tally.rolled_back += 1,
             _ => {}
         }
@@ -212,10 +217,7 @@ impl Checks {
             Outcome::Lied | Outcome::NoProgress => true,
             // What an honest store says when it cannot answer now. Anything else was asked wrongly, or is no
             // answer.
-            Outcome::Refused => {
-                let wiped = self.wiped.contains(peer) && detail.starts_with("Malformed: position");
-                !wiped && !MAY_REFUSE.iter().any(|reason| detail.starts_with(reason))
-            }
+            Outcome::Refused => !MAY_REFUSE.iter().any(|reason| detail.starts_with(reason)),
             Outcome::Healed | Outcome::Stale | Outcome::TimedOut | Outcome::Lost => false,
         };
         match blamed && !self.doubtful.contains(peer) {

@@ -33,6 +33,8 @@ pub struct Shell {
     numbers: Option<Numbers>,
     newest: Option<(Duration, SignedAnnouncement)>,
     given_up: Option<Incarnation>,
+    /// In which incarnation the store spoke last.
+    own_store: Option<Incarnation>,
 }
 
 struct Numbers {
@@ -73,6 +75,7 @@ impl Shell {
             numbers: None,
             newest: None,
             given_up: None,
+            own_store: None,
         }
     }
 
@@ -124,6 +127,11 @@ impl Node {
     /// The machine hears of something now; what it wants is begun.
     pub(super) fn hear(&mut self, now: Duration, event: Event, out: &mut Outbox) {
         let Some(shell) = &mut self.shell else { return };
+        if let Event::Seals(own) = &event
+            && shell.own_store.replace(own.incarnation) != Some(own.incarnation)
+        {
+            out.seen.push(Seen::OwnStore);
+        }
         let error = is_error(&event);
         let before = if error { shell.counted(now) } else { 0 };
         let mut effects = Vec::new();

@@ -90,6 +90,8 @@ pub enum Seen {
     PullEnded(Box<pull::Ended>),
     /// Operators are told.
     Notice(Notice),
+    /// The coordinator hears of another incarnation of its own store.
+    OwnStore,
     /// The coordinator has given its store's incarnation up.
     Renewed,
     /// An announcement was signed.

@@ -379,6 +379,7 @@ impl World {
             }
             Seen::Handled { .. }
             | Seen::Stuck(_)
+            | Seen::OwnStore
             | Seen::Renewed
             | Seen::Announced(_)
             | Seen::Proved(_)

@@ -261,6 +261,9 @@ pub enum Notice {
         epoch: Epoch,
         /// There was no common epoch to compare.
         no_common_epoch: bool,
+        /// A pull is due, and may start after so long: pulls before it came to nothing. `None`: nothing holds it
+        /// back, or none is due.
+        pull_in: Option<Duration>,
     },
     /// Differences were counted, and are none any more: the roots agree, or ours dominates.
     Agreed {

@@ -130,6 +130,11 @@ impl Coordinator {
         if heard.new_incarnation {
             let replaced = heard.replaced;
             effects.push(Effect::Notice(Notice::NewIncarnation { peer: node, incarnation, replaced }));
+            // What was wanted was another store's.
+            if replaced.is_some() {
+                self.unwant(node, Cause::Divergence);
+            }
+            self.meet(now, node, effects);
         }
         if let Some(epoch) = heard.contradiction {
             effects.push(Effect::Notice(Notice::Contradiction { peer: node, incarnation, epoch }));
@@ -202,7 +207,9 @@ impl Coordinator {
             match effect {
                 divergence::Effect::Counted { peer, count, epoch, no_common_epoch } => {
                     if let Some(route) = route.cloned() {
-                        let notice = Notice::Diverged { peer, route, count, epoch, no_common_epoch };
+                        let due = count >= self.config.divergence_threshold;
+                        let pull_in = due.then(|| self.held_back(now, &peer)).flatten();
+                        let notice = Notice::Diverged { peer, route, count, epoch, no_common_epoch, pull_in };
                         effects.push(Effect::Notice(notice));
                     }
                 }

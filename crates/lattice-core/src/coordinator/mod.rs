@@ -419,7 +419,7 @@ impl Coordinator {
         }
         let OwnSeals { incarnation, damage_generation, ref runs } = own;
         let event = divergence::Event::OwnSeals { incarnation, damage_generation, runs: runs.clone() };
-        self.own = Some(own);
+        let before = self.own.replace(own).map(|before| before.incarnation);
         self.diverge(now, event, None, effects);
         self.tell_roots_after(effects);
     }
@@ -427,6 +427,10 @@ impl Coordinator {
     /// Whether newer seals of the same store are known: they are read by several ways, and some overtake others.
     /// What has been announced must not look like news of ours from a peer, as after a rollback. A store that
     /// was away may have been rolled back: then what it says counts.
+        if before != Some(incarnation) {
+            let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.meet(now, peer, effects));
+        }
     fn is_overtaken(&self, own: &OwnSeals) -> bool {
         let age = |own: &OwnSeals| (own.damage_generation, own.runs.newest_epoch());
         self.store_error.is_none()

@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::peers::{Healed, Wanted};
 use super::urls::Url;
 use super::{Coordinator, Effect, Notice, Route};
+use crate::backoff::Stores;
 use crate::divergence;
 use crate::exchange::ENVELOPE_BYTES_MAX;
 use crate::failover::{self, Mode, Path};
 use crate::liveness::State;
-use crate::model::NodeId;
+use crate::model::{Incarnation, NodeId};
 use crate::pull::{self, Cause, Ended, Outcome, Pull};
 use crate::seal::Root;
 use crate::time::Monotonic;
@@ -24,9 +25,16 @@ const STALL_TIMEOUTS: u32 = 12;
 pub(super) struct Running {
     pub(super) pull: Pull,
     route: Route,
-    root_before: Option<Root>,
+    began: Began,
     /// A question that waits until what pulls cost is paid off.
     waiting: Option<Effect>,
+}
+
+/// Our store when a pull began.
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    root: Option<Root>,
+    incarnation: Option<Incarnation>,
 }
 
 impl Coordinator {
@@ -114,6 +122,22 @@ impl Coordinator {
             self.backoff.until(Monotonic::ZERO, peer, path)
         });
         paused.min()
+    }
+
+    /// Our store or a peer's may be another one than before: what pulls between the old ones came to is no reason
+    /// to wait.
+    pub(super) fn meet(&mut self, now: Monotonic, peer: NodeId, effects: &mut Vec<Effect>) {
+        let Some(own) = &self.own else { return };
+        let stores = Stores { ours: own.incarnation, theirs: self.hearing.incarnation(&peer) };
+        if self.backoff.meet(now, peer, stores) {
+            effects.push(Effect::Remember);
+        }
+    }
+
+    /// How long a pull from a peer that is due has to wait; `None`: not at all.
+    pub(super) fn held_back(&self, now: Monotonic, peer: &NodeId) -> Option<Duration> {
+        let path = self.route(peer)?.path();
+        self.backoff.until(now, peer, path).map(|until| until.since(now))
     }
 
     /// How a peer is reached: by the path in use if that leads anywhere now, else by the other one, unless the
@@ -224,7 +248,10 @@ impl Coordinator {
 
     fn start_pull(&mut self, now: Monotonic, peer: NodeId, wanted: Wanted, effects: &mut Vec<Effect>) {
         let Wanted { id, cause, .. } = wanted;
-        let root_before = self.own.as_ref().and_then(|own| own.runs.newest()).and_then(|run| run.root);
+        let began = Began {
+            root: self.own.as_ref().and_then(|own| own.runs.newest()).and_then(|run| run.root),
+            incarnation: self.own.as_ref().map(|own| own.incarnation),
+        };
         let route = self.route(&peer);
         let pause_max = self.pause_max();
         let pull = Pull::new(
@@ -246,12 +273,13 @@ impl Coordinator {
         let Some(route) = route else {
             // Only an operator's pull comes this far without a way. It is recorded as any other.
             let ended = pull.give_up(now, "no way to reach the peer");
-            self.pull_ended(now, ended, None, root_before, effects);
+            self.pull_ended(now, ended, None, began, effects);
             return;
         };
         effects.push(Effect::Notice(Notice::PullTriggered { peer, route: route.clone(), cause }));
+        let root_before = began.root;
         effects.push(Effect::PullStarted { id, peer, cause, route: route.clone(), root_before });
-        self.pulls.insert(peer, Running { pull, route, root_before, waiting: None });
+        self.pulls.insert(peer, Running { pull, route, began, waiting: None });
         self.diverge(now, divergence::Event::PullStarted { peer }, None, effects);
         self.drive(now, peer, pull::Event::Start, effects);
     }
@@ -280,7 +308,7 @@ impl Coordinator {
                 pull::Effect::Merge(entries) => Effect::Merge { pull, entries },
                 pull::Effect::Ended(ended) => {
                     if let Some(running) = self.pulls.remove(&peer) {
-                        self.pull_ended(now, *ended, Some(running.route), running.root_before, effects);
+                        self.pull_ended(now, *ended, Some(running.route), running.began, effects);
                     }
                     continue;
                 }
@@ -293,7 +321,7 @@ impl Coordinator {
         now: Monotonic,
         ended: Ended,
         route: Option<Route>,
-        root_before: Option<Root>,
+        began: Began,
         effects: &mut Vec<Effect>,
     ) {
         let Ended { peer, outcome, path, .. } = ended;
@@ -305,9 +333,14 @@ impl Coordinator {
             _ => None,
         };
         self.diverge(now, divergence::Event::PullEnded { peer, healed }, None, effects);
-        let pauses = route.is_some() && self.backoff.ended(now, peer, path, outcome, ended.verified_new);
-        if pauses {
-            effects.push(Effect::Remember);
+        if let (Some(_), Some(ours)) = (&route, began.incarnation) {
+            let theirs = ended.incarnation.or_else(|| self.hearing.incarnation(&peer));
+            let stores = Stores { ours, theirs };
+            if self.backoff.ended(now, peer, path, outcome, ended.verified_new, stores) {
+                effects.push(Effect::Remember);
+            }
+            // Either store may be another one by now.
+            self.meet(now, peer, effects);
         }
         let epoch = self.own.as_ref().and_then(|own| own.runs.newest_epoch());
         if let Some(known) = self.peers.get_mut(&peer) {
@@ -346,6 +379,6 @@ impl Coordinator {
                 Outcome::Stale | Outcome::Lied => {}
             }
         }
-        effects.push(Effect::PullEnded { ended, route, root_before });
+        effects.push(Effect::PullEnded { ended, route, root_before: began.root });
     }
 }

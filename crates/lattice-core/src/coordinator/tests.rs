@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backoff::Stores;
 use crate::exchange::{Answer, Ask, PullPart, Reason, Refusal, Response};
 use crate::failover::{State, SyncMode};
 use crate::hearing::Refused;
@@ -613,7 +614,8 @@ fn backoff_holds_what_diverges_and_not_the_operator() {
     let (number, ..) = question(&mut bench, id);
     let answer = Answer::Refused(Refusal { reason: Reason::Busy, detail: "later".into() });
     let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
-    let reply = pull::Event::Reply { number, response, traffic: Traffic::default() };
+    let traffic = Traffic::default();
+    let reply = pull::Event::Reply { number, incarnation: incarnation(A), response, traffic };
     let effects = bench.hear(Event::Pull { id, event: reply });
     assert_eq!(ended(&effects), [(A, Outcome::Refused)]);
     assert!(effects.contains(&Effect::Remember));
@@ -628,8 +630,62 @@ fn backoff_holds_what_diverges_and_not_the_operator() {
 
     let mut bench = Bench::new(&[A], &[]);
     bench.sensor(&[A]);
-    bench.coordinator.backoff.ended(bench.now, A, Path::P2p, Outcome::Lied, false);
+    let stores = Stores { ours: OURS, theirs: Some(incarnation(A)) };
+    bench.coordinator.backoff.ended(bench.now, A, Path::P2p, Outcome::Lied, false, stores);
     assert_eq!(started(&bench.hear(Event::Reconcile { token: 1, peer: Some(A) })).len(), 1);
+}
+
+#[test]
+fn a_difference_that_has_to_wait_says_until_when() {
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    let stores = Stores { ours: OURS, theirs: None };
+    for _ in 0..5 {
+        bench.coordinator.backoff.ended(bench.now, A, Path::P2p, Outcome::NoProgress, false, stores);
+    }
+    let pause = bench.coordinator.backoff.until(bench.now, &A, Path::P2p).unwrap().since(bench.now);
+    let effects = bench.differ(A);
+    let told: Vec<Option<Duration>> = notices(&effects)
+        .into_iter()
+        .filter_map(|notice| match notice {
+            Notice::Diverged { pull_in, .. } => Some(*pull_in),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [None, None, Some(pause - Duration::from_secs(10))], "once a pull is due");
+    assert_eq!(started(&effects), []);
+}
+
+#[test]
+fn a_new_incarnation_of_either_side_does_not_wait_for_what_the_old_one_did() {
+    let waits = |bench: &mut Bench| {
+        let stores = Stores { ours: OURS, theirs: Some(incarnation(A)) };
+        for _ in 0..8 {
+            bench.coordinator.backoff.ended(bench.now, A, Path::P2p, Outcome::NoProgress, false, stores);
+        }
+        bench.sensor(&[A]);
+        assert_eq!(started(&bench.differ(A)), [], "it has to wait");
+    };
+    let mut bench = Bench::new(&[A], &[]);
+    waits(&mut bench);
+    let (own, runs) = (Incarnation([101; 16]), runs(bench.epoch, 1));
+    let effects = bench.hear(Event::Seals(OwnSeals { incarnation: own, damage_generation: 0, runs }));
+    assert_eq!(started(&effects).len(), 1, "our store is another one");
+    assert!(effects.contains(&Effect::Remember));
+
+    let mut bench = Bench::new(&[A], &[]);
+    waits(&mut bench);
+    let mut effects = Vec::new();
+    for count in 1..=3 {
+        bench.seals(1);
+        let (mut announcement, wall) = (bench.next(A, 2), bench.wall());
+        announcement.announcement.incarnation = Incarnation([5; 16]);
+        let heard = bench.hear(Event::Heard { from: A, announcement, wall });
+        assert_eq!(bench.count(A).max(count), count, "it is counted anew");
+        effects.extend(heard);
+        effects.extend(bench.pass(5));
+    }
+    assert_eq!(started(&effects).len(), 1, "the peer's store is another one");
 }
 
 #[test]
@@ -714,7 +770,8 @@ fn a_healed_pull_is_proved_remembered_and_completed_by_our_next_seal() {
         nodes: vec![crate::exchange::WalkNode { position, chain: None, shape }],
     };
     let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
-    let reply = pull::Event::Reply { number, response, traffic: Traffic { bytes_in: 700, bytes_out: 300 } };
+    let traffic = Traffic { bytes_in: 700, bytes_out: 300 };
+    let reply = pull::Event::Reply { number, incarnation: incarnation(peer), response, traffic };
     let effects = bench.hear(Event::Pull { id, event: reply });
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Compare { heads, .. } if heads.len() == 3)));
     let compared = pull::Event::Compared { missing: Vec::new(), ahead: Vec::new() };

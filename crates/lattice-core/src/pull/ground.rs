@@ -31,6 +31,16 @@ impl Ground {
         self.first
     }
 
+    /// One of the peer's stores has answered; another one than before has nothing to do with this pull.
+    pub(super) fn answered_by(&mut self, incarnation: Incarnation) -> Result<(), Failed> {
+        let expected = *self.incarnation.get_or_insert(incarnation);
+        if incarnation != expected {
+            let detail = format!("the peer answers as incarnation {incarnation}, not as {expected}");
+            return Err(Failed::new(Outcome::Stale, detail));
+        }
+        Ok(())
+    }
+
     /// Checks the seal that an answer stands on. `asked`: the one that was asked for, `None` for the newest.
     /// Returns its epoch and root, `None` for an empty tree.
     pub(super) fn accept(

@@ -26,7 +26,7 @@ pub use types::{
 
 use crate::exchange::{Answer, Ask, PullPart, Reason, Refusal, Request, Response};
 use crate::failover::Path;
-use crate::model::{Entry, EntryHead};
+use crate::model::{Entry, EntryHead, Incarnation};
 use crate::time::{Monotonic, WallTime};
 
 use fetch::{Fetch, Wanted};
@@ -165,9 +165,9 @@ impl Pull {
                 State::New => self.go_on(now, effects),
                 _ => Ok(()),
             },
-            Event::Reply { number, response, traffic } => {
+            Event::Reply { number, incarnation, response, traffic } => {
                 match self.asking.take_if(|asking| asking.number == number) {
-                    Some(asking) => self.reply(now, asking, response, traffic, effects),
+                    Some(asking) => self.reply(now, asking, incarnation, response, traffic, effects),
                     None => Ok(()),
                 }
             }
@@ -266,6 +266,7 @@ impl Pull {
         &mut self,
         now: Monotonic,
         asking: Asking,
+        incarnation: Incarnation,
         response: Response,
         traffic: Traffic,
         effects: &mut Vec<Effect>,
@@ -279,6 +280,8 @@ impl Pull {
             }
             _ => self.rounds += 1,
         }
+        // Whatever it says, even a refusal, it does not say of the tree that was asked about.
+        self.ground.answered_by(incarnation)?;
         match (response.answer, std::mem::replace(&mut self.state, State::New)) {
             (Answer::Walk { seal, nodes }, State::Walking(plan)) => {
                 let Some((epoch, root)) = self.ground.accept(&self.config, &seal, plan.under())? else {

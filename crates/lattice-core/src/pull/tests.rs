@@ -82,6 +82,8 @@ enum Manner {
     TwoRoots,
     /// Answers in another incarnation from the second time on.
     Reborn,
+    /// Is another store from the second time on, whose tree ends above what is asked.
+    Wiped,
     /// Seals an empty tree from the second answer on.
     Vanishes,
     /// Has more entries from the second answer on, but none in half of the tree.
@@ -93,6 +95,10 @@ enum Manner {
     Refuses,
     /// Wants a fresh challenge each first time.
     Challenges,
+}
+
+fn reply(number: u64, response: Response) -> Event {
+    Event::Reply { number, incarnation: INCARNATION, response, traffic: Traffic::default() }
 }
 
 struct Server {
@@ -116,11 +122,10 @@ impl Server {
         if self.manner == Manner::TwoRoots && self.answered > 1 {
             root = root.map(|root| Root { digest: Digest([9; 32]), ..root });
         }
-        let reborn = self.manner == Manner::Reborn && self.answered > 1;
         let seal = Seal {
             cluster: CLUSTER.into(),
             node: peer(),
-            incarnation: if reborn { Incarnation([2; 16]) } else { INCARNATION },
+            incarnation: self.incarnation(),
             epoch: Epoch(self.epoch),
             root,
         };
@@ -130,6 +135,12 @@ impl Server {
         };
         let signed = Signed::sign(Context::Seal, Bytes::from_static(b"a seal"), &key);
         SignedSeal { seal, signed }
+    }
+
+    /// Which store gave the last answer.
+    fn incarnation(&self) -> Incarnation {
+        let reborn = matches!(self.manner, Manner::Reborn | Manner::Wiped) && self.answered > 1;
+        if reborn { Incarnation([2; 16]) } else { INCARNATION }
     }
 
     fn answer(&mut self, request: &Request) -> Response {
@@ -165,6 +176,7 @@ impl Server {
         let refused = |reason| Answer::Refused(Refusal { reason, detail: "no".into() });
         match (self.manner, &request.ask) {
             (Manner::Refuses, _) => return refused(Reason::Untrusted),
+            (Manner::Wiped, _) if self.answered > 1 => return refused(Reason::Malformed),
             (Manner::Challenges, _) if self.answered % 2 == 1 => return refused(Reason::Challenge),
             (Manner::Vanishes, _) if self.answered > 1 => {
                 return Answer::Walk { seal: self.seal(), nodes: Vec::new() };
@@ -272,8 +284,9 @@ fn run(ours: &mut Replica, server: &mut Server, config: Config) -> Ran {
                 Effect::Ask { number, request, announce, .. } => {
                     assert_eq!(announce, pull.rounds == 0, "the announcement goes with the first question");
                     let response = server.answer(&request);
-                    let traffic = Traffic { bytes_in: 1, bytes_out: 1 };
-                    events.push_back(Event::Reply { number, response, traffic });
+                    let (incarnation, traffic) =
+                        (server.incarnation(), Traffic { bytes_in: 1, bytes_out: 1 });
+                    events.push_back(Event::Reply { number, incarnation, response, traffic });
                 }
                 Effect::ReadLocalNodes(positions) => {
                     assert!(positions.len() <= POSITIONS_MAX);
@@ -429,6 +442,7 @@ fn each_manner_has_its_outcome() {
         (Manner::Vanishes, Outcome::Lied),
         (Manner::Sheds, Outcome::Lied),
         (Manner::Reborn, Outcome::Stale),
+        (Manner::Wiped, Outcome::Stale),
         (Manner::BadSignature, Outcome::Lost),
         (Manner::Silent, Outcome::Refused),
         (Manner::Refuses, Outcome::Refused),
@@ -566,7 +580,7 @@ fn digests_that_begin_alike_are_asked_again_whole() {
                 let Ask::Walk { nodes, .. } = &request.ask else { panic!("{request:?}") };
                 widths.push(nodes[0].mine.as_ref().map(|mine| mine.width()));
                 let response = server.answer(&request);
-                let reply = Event::Reply { number, response, traffic: Traffic::default() };
+                let reply = reply(number, response);
                 pull.handle(Monotonic::ZERO, reply, &mut effects);
             }
             other => panic!("{other:?}"),
@@ -594,7 +608,7 @@ fn a_peer_that_has_nothing_and_never_said_otherwise_is_not_blamed() {
         let (mut pull, number, _) = asking_with(config);
         let answer = Answer::Refused(Refusal { reason: Reason::Empty, detail: "empty".into() });
         let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
-        let reply = Event::Reply { number, response, traffic: Traffic::default() };
+        let reply = reply(number, response);
         assert_eq!(outcome(&mut pull, Monotonic::ZERO, reply), Some(expected));
     }
 }
@@ -604,7 +618,7 @@ fn an_answer_to_another_question_is_refused() {
     for answer in [Answer::Bye, Answer::Hello { heard_sequence: 1, heard_epoch: Epoch(1) }] {
         let (mut pull, number, _) = asking();
         let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
-        let reply = Event::Reply { number, response, traffic: Traffic::default() };
+        let reply = reply(number, response);
         assert_eq!(outcome(&mut pull, Monotonic::ZERO, reply), Some(Outcome::Refused));
     }
 }
@@ -614,11 +628,7 @@ fn what_is_merged_and_not_there_is_no_progress() {
     let (_, theirs) = apart(0, 0, 5, 0);
     let mut server = Server::new(theirs, Manner::Honest);
     let (mut pull, number, request) = asking();
-    let reply = |number, request: &Request, server: &mut Server| Event::Reply {
-        number,
-        response: server.answer(request),
-        traffic: Traffic::default(),
-    };
+    let reply = |number, request: &Request, server: &mut Server| reply(number, server.answer(request));
     let mut effects = Vec::new();
     pull.handle(Monotonic::ZERO, reply(number, &request, &mut server), &mut effects);
     let compared = |missing| Event::Compared { missing, ahead: Vec::new() };
@@ -636,7 +646,7 @@ fn entries_ahead_of_the_clock_heal_until_they_are_due() {
     let mut server = Server::new(theirs, Manner::Honest);
     let (mut pull, number, request) = asking();
     let mut effects = Vec::new();
-    let reply = Event::Reply { number, response: server.answer(&request), traffic: Traffic::default() };
+    let reply = reply(number, server.answer(&request));
     pull.handle(Monotonic::ZERO, reply, &mut effects);
     let Some(Effect::Compare(heads)) = effects.pop() else { panic!("{effects:?}") };
     ours.merge([]);

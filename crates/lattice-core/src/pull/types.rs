@@ -144,6 +144,8 @@ pub enum Event {
     Reply {
         /// The question's number, of [`Effect::Ask`]; a late answer to an earlier one is ignored.
         number: u64,
+        /// Which of the peer's stores answers, as its envelope says.
+        incarnation: Incarnation,
         /// The answer.
         response: Response,
         /// What both cost.

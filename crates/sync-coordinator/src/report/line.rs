@@ -73,8 +73,9 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
             let message = format!("{} is reached by {} from now on", by(peer), path(*to));
             Line::new(sync(*to), Some("PATH"), "path", message).on(*to).of(*peer)
         }
-        Notice::Diverged { peer, route, count, .. } => {
-            let message = format!("Detected from {} (count: {count})", called(peer, route, names));
+        Notice::Diverged { peer, route, count, pull_in, .. } => {
+            let paused = pull_in.map(|wait| format!(", next pull in {}", rounded(wait))).unwrap_or_default();
+            let message = format!("Detected from {} (count: {count}{paused})", called(peer, route, names));
             Line::new(sync(route.path()), Some("DIVERGENCE"), "divergence", message)
                 .on(route.path())
                 .of(*peer)
@@ -192,10 +193,9 @@ fn given_up(incarnation: &Incarnation, renewed_in: Duration) -> String {
     match renewed_in {
         Duration::ZERO => format!("incarnation {incarnation} is given up"),
         // Not again so soon: the one who says so may lie, or a second node be the cause.
-        later => format!(
-            "incarnation {incarnation} is given up in {}, as others were before it",
-            duration(Duration::from_secs(later.as_secs().max(1)))
-        ),
+        later => {
+            format!("incarnation {incarnation} is given up in {}, as others were before it", rounded(later))
+        }
     }
 }
 
@@ -309,6 +309,11 @@ fn sync(path: Path) -> &'static str {
 fn duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+}
+
+/// Whole seconds, for what is not exact.
+fn rounded(wait: Duration) -> String {
+    format!("{}s", wait.as_millis().div_ceil(1_000))
 }
 
 /// `512 B`, `1.1 KiB`, `3.0 MiB`.

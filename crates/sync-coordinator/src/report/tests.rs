@@ -31,7 +31,7 @@ fn noticed(notice: &Notice) -> String {
 }
 
 fn diverged(route: Route, count: u32) -> Notice {
-    Notice::Diverged { peer: PEER, route, count, epoch: Epoch(7), no_common_epoch: false }
+    Notice::Diverged { peer: PEER, route, count, epoch: Epoch(7), no_common_epoch: false, pull_in: None }
 }
 
 fn ended(outcome: Outcome, path: Path) -> Ended {
@@ -169,6 +169,15 @@ async fn a_slow_reader_is_told_how_many_it_missed() {
 }
 
 #[test]
+fn a_difference_that_waits_for_a_pause_says_how_long() {
+    let Notice::Diverged { peer, route, epoch, .. } = diverged(http(), 4) else { panic!("it is one") };
+    let pull_in = Some(Duration::from_millis(84_200));
+    let notice = Notice::Diverged { peer, route, count: 4, epoch, no_common_epoch: false, pull_in };
+    let expected = "[HTTP_SYNC] [DIVERGENCE] Detected from http://node-2:8080 (count: 4, next pull in 85s)";
+    assert_eq!(noticed(&notice), expected);
+}
+
+#[test]
 fn an_incarnation_that_is_given_up_is_an_alarm_that_says_why_and_when() {
     let (peer, incarnation) = (PEER, Incarnation([1; 16]));
     let disowned = |renewed_in| Notice::Disowned { peer, incarnation, renewed_in };
@@ -179,6 +188,6 @@ fn an_incarnation_that_is_given_up_is_an_alarm_that_says_why_and_when() {
         "[COORDINATOR] [INCARNATION] node-2 knows a newer incarnation of this node: an older copy of the store was \
          put back, or another node uses this key; incarnation 01010101010101010101010101010101 is given up"
     );
-    let later = noticed(&disowned(Duration::from_millis(300_500)));
+    let later = noticed(&disowned(Duration::from_millis(299_500)));
     assert!(later.ends_with("is given up in 300s, as others were before it"), "{later}");
 }

@@ -17,7 +17,7 @@ use tracing::{Span, field, info_span};
 
 use super::Shell;
 use super::effects::{Hands, spawn};
-use crate::envelopes::{AskError, Between};
+use crate::envelopes::{Answered, AskError, Between};
 use crate::heals::Heal;
 use crate::keeper::Write;
 use crate::report;
@@ -214,7 +214,8 @@ async fn exchange(hands: &Hands, asking: Asking) -> pull::Event {
     match hands.ask(Between { ours, peer, theirs: None }, &route, &request).await {
         Ok(answered) => {
             let traffic = Traffic { bytes_in: answered.bytes_in, bytes_out: answered.bytes_out };
-            pull::Event::Reply { number, response: answered.response, traffic }
+            let Answered { incarnation, response, .. } = answered;
+            pull::Event::Reply { number, incarnation, response, traffic }
         }
         Err(AskError::TimedOut(_)) => failed(Failure::TimedOut),
         Err(error @ (AskError::Lost(_) | AskError::NotProved(_))) => failed(Failure::Lost(error.to_string())),
