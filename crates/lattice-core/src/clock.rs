@@ -13,6 +13,9 @@ use std::time::Duration;
 use crate::model::Hlc;
 use crate::time::WallTime;
 
+/// How long the word of peers that a clock is wrong holds, unless it is said again: whoever said it may be gone.
+pub const WRONG_HOLDS: Duration = Duration::from_secs(60);
+
 /// Stamps the versions of one writer. The caller reads the wall clock and hands it in.
 #[derive(Clone, Debug)]
 pub struct Clock {

@@ -4,6 +4,7 @@
 //! - `format`: what the records are called, and what they hold.
 //! - [`engine`]: the store without threads, sockets or clocks; all decisions about entries and seals.
 //! - [`challenges`], [`peers`]: signed requests and answers between nodes.
+//! - [`verdict`]: what peers say of this node's clock.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
 //! - [`service`], with `kv` and `state`: the gRPC services, from start to end.
 
@@ -16,6 +17,7 @@ pub mod peers;
 pub mod service;
 mod state;
 pub mod storage;
+pub mod verdict;
 mod writer;
 
 pub use engine::{Engine, Now, Reader, Settings};

@@ -23,6 +23,7 @@ use crate::engine::{Origin, Reader, SealedEntries};
 use crate::kv::{blocking, entries};
 use crate::metrics::Metrics;
 use crate::peers::{Peers, Random};
+use crate::verdict::Verdict;
 use crate::writer::{LocalWrites, Writer, now, status};
 
 /// Peers that are answered at the same time; the next one is told to ask later.
@@ -240,16 +241,16 @@ impl wire::state_store_server::StateStore for StateStore {
         request: Request<wire::JudgeClockRequest>,
     ) -> Result<Response<wire::JudgeClockResponse>, Status> {
         let request = request.into_inner();
-        let wrong = match request.verdict() {
+        let verdict = match request.verdict() {
             wire::ClockVerdict::Unspecified => return Err(Invalid::missing("verdict").into()),
-            wire::ClockVerdict::Unknown | wire::ClockVerdict::Confirmed => None,
+            wire::ClockVerdict::Unknown | wire::ClockVerdict::Confirmed => Verdict::right(),
             wire::ClockVerdict::Wrong if request.detail.len() > CLOCK_DETAIL_BYTES_MAX => {
                 let problem = format!("takes at most {CLOCK_DETAIL_BYTES_MAX} bytes");
                 return Err(Invalid::new("detail", problem).into());
             }
-            wire::ClockVerdict::Wrong => Some(request.detail.clone()),
+            wire::ClockVerdict::Wrong => Verdict::wrong(now(&self.clock).monotonic, request.detail.clone()),
         };
-        self.writer.published.clock_wrong.send_replace(wrong);
+        self.writer.published.verdict.send_replace(verdict);
         if request.verdict() == wire::ClockVerdict::Confirmed {
             self.writer.confirm_clock().await?;
         }

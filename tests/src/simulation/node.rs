@@ -99,6 +99,9 @@ impl Node {
         match Replica::open(&self.disk, &self.settings, key, seed, now, self.skew.wall(now)) {
             Ok(mut store) => {
                 store.set_trusted(&self.trusted);
+                if let Some(shell) = &self.shell {
+                    store.judge_clock(now, self.skew.wall(now), &shell.status(now).clock);
+                }
                 self.store = Some(store);
                 self.tell_seals(now, out);
             }
@@ -213,7 +216,7 @@ impl Node {
     /// A client writes, or deletes when there is no value. Whether it was acknowledged.
     pub fn write(&mut self, now: Duration, key: Key, value: Option<Bytes>, out: &mut Outbox) -> bool {
         let wall = self.skew.wall(now);
-        let Some(store) = &mut self.store else { return false };
+        let Some(store) = self.store.as_mut().filter(|store| store.takes_writes(now)) else { return false };
         match store.write(now, wall, key, value) {
             Ok(entry) => {
                 if self.shell.is_some() && self.sensor.is_some() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use lattice_core::coordinator::OwnSeals;
+use lattice_core::coordinator::{Clock, OwnSeals};
 use lattice_core::exchange::PullPart;
 use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, Key, NodeId};
 use lattice_core::pull::MergeCounts;
@@ -21,6 +21,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use state_store::engine::{Committed, Op, Origin, Page};
 use state_store::peers::{Peers, Random};
+use state_store::verdict::Verdict;
 use state_store::{Engine, MemoryStorage, Now, Reader, Settings as StoreSettings};
 
 use super::ledger::Map;
@@ -44,6 +45,8 @@ pub struct Replica {
     started: Duration,
     /// When the engine is looked at next.
     look: Duration,
+    /// What the coordinator said of the clock.
+    verdict: Verdict,
     random: Xoshiro256PlusPlus,
 }
 
@@ -98,6 +101,7 @@ impl Replica {
             engine,
             started: now,
             look: now,
+            verdict: Verdict::right(),
             random,
         })
     }
@@ -175,6 +179,24 @@ impl Replica {
         let at = self.now(now, wall);
         self.engine.note_lateness(&committed.late, at);
         self.look = self.look.min(self.next_look(now, wall));
+    }
+
+    /// What peers say of the clock.
+    pub fn judge_clock(&mut self, now: Duration, wall: WallTime, clock: &Clock) {
+        self.verdict = match clock {
+            Clock::Unknown => Verdict::right(),
+            Clock::Confirmed => {
+                self.engine.confirm_clock(self.now(now, wall));
+                Verdict::right()
+            }
+            Clock::Wrong { .. } => Verdict::wrong(monotonic(self.started, now), "say peers"),
+        };
+        self.look = self.look.min(self.next_look(now, wall));
+    }
+
+    /// Whether clients' writes are taken: the clock is not known to be wrong.
+    pub fn takes_writes(&self, now: Duration) -> bool {
+        self.verdict.refusal(monotonic(self.started, now)).is_none()
     }
 
     /// When [`Self::work`] is to be called.

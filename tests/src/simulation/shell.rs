@@ -233,8 +233,13 @@ impl Node {
                     }
                 }
             }
-            // The real shell has no way to tell the store either: people are told, by a notice.
-            Effect::JudgeClock(_) => {}
+            // A store that is away is told when it comes back.
+            Effect::JudgeClock(clock) => {
+                let wall = self.wall(now);
+                if let Some(store) = &mut self.store {
+                    store.judge_clock(now, wall, &clock);
+                }
+            }
             Effect::ReconcileAccepted { .. }
             | Effect::PullStarted { .. }
             | Effect::PullEnded { .. }

@@ -243,6 +243,28 @@ fn a_disk_that_was_rolled_back_is_reported() {
     });
 }
 
+#[test]
+fn a_wrong_clock_stops_the_writes_of_its_node_and_no_longer_than_somebody_says_so() {
+    histories(2, |seed| {
+        let mut world = cluster(3, seed)?;
+        let wrong = Skew { ahead_ms: 60_000, parts_per_million: 0 };
+        world.apply(Fault::Clock(0, wrong))?;
+        world.run_for(seconds(10))?;
+        let refused = !world.write(0, "mine", Some("by a clock that is wrong"))?;
+        expect(&world, refused, "two peers agree against it")?;
+        // Its clock is put right while nobody is there to notice.
+        world.apply(Fault::Stop(Part::Coordinator, 0))?;
+        world.apply(Fault::Clock(0, Skew::default()))?;
+        world.run_for(seconds(30))?;
+        let refused = !world.write(0, "mine", Some("of which nobody knows that it is right"))?;
+        expect(&world, refused, "the word holds for a while")?;
+        world.run_for(seconds(31))?;
+        let taken = world.write(0, "mine", Some("by a clock that nobody calls wrong"))?;
+        expect(&world, taken, "and no longer")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
 /// Found as seed 130 of the random ones.
 #[test]
 fn a_disk_from_before_its_incarnation_was_replaced_is_believed_again() {

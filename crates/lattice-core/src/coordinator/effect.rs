@@ -136,7 +136,7 @@ pub enum Effect {
         incarnation: Incarnation,
     },
     /// Whether our own clock is confirmed, at every change: the store refuses writes while it is
-    /// [`Clock::Wrong`].
+    /// [`Clock::Wrong`], which is said again before [`crate::clock::WRONG_HOLDS`] is over.
     JudgeClock(Clock),
     /// A pull that an operator asked for will be recorded under these ids.
     ReconcileAccepted {

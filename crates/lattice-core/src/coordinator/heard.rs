@@ -262,7 +262,7 @@ impl Coordinator {
     ) {
         if self.peers.contains_key(&node) {
             let changes = self.clocks.sample(now, node, time, wall);
-            self.tell_clocks(changes, effects);
+            self.tell_clocks(now, changes, effects);
         }
     }
 }

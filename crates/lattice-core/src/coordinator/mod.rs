@@ -36,6 +36,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::backoff::{Backoff, Pause};
 use crate::budget::Budget;
+use crate::clock::WRONG_HOLDS;
 use crate::divergence::{self, Divergence};
 use crate::failover::{self, Failover, Mode, Path};
 use crate::hearing::Register;
@@ -124,6 +125,8 @@ pub struct Coordinator {
     failover: Failover,
     backoff: Backoff,
     clocks: Clocks,
+    /// When the store was last told of our clock.
+    clock_told: Monotonic,
     /// The trusted keys but our own.
     peers: BTreeMap<NodeId, Peer>,
     book: Book,
@@ -178,6 +181,7 @@ impl Coordinator {
             }),
             backoff,
             clocks: Clocks::new(config.max_clock_drift, fresh_for),
+            clock_told: now,
             peers: BTreeMap::new(),
             book: Book::new(config.request_timeout * 6),
             pulls: BTreeMap::new(),
@@ -316,6 +320,7 @@ impl Coordinator {
             self.next_start(),
             self.next_question(),
             self.next_renewal(),
+            self.next_verdict(),
         ]
         .into_iter()
         .flatten()
@@ -354,6 +359,7 @@ impl Coordinator {
         self.greet_over_p2p(now, effects);
         self.ask_what_waits(now, effects);
         self.renew(now, effects);
+        self.repeat_verdict(now, effects);
         self.tick_pulls(now, effects);
         let ended: Vec<NodeId> =
             self.peers.iter().filter(|(_, peer)| due(peer.asked_until)).map(|(&id, _)| id).collect();
@@ -373,7 +379,7 @@ impl Coordinator {
             false => Effect::ReadSeals,
         });
         let changes = self.clocks.judge(now);
-        self.tell_clocks(changes, effects);
+        self.tell_clocks(now, changes, effects);
     }
 
     fn heartbeat_active(&self) -> bool {
@@ -421,16 +427,16 @@ impl Coordinator {
         let event = divergence::Event::OwnSeals { incarnation, damage_generation, runs: runs.clone() };
         let before = self.own.replace(own).map(|before| before.incarnation);
         self.diverge(now, event, None, effects);
+        if before != Some(incarnation) {
+            let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.meet(now, peer, effects));
+        }
         self.tell_roots_after(effects);
     }
 
     /// Whether newer seals of the same store are known: they are read by several ways, and some overtake others.
     /// What has been announced must not look like news of ours from a peer, as after a rollback. A store that
     /// was away may have been rolled back: then what it says counts.
-        if before != Some(incarnation) {
-            let peers: Vec<NodeId> = self.peers.keys().copied().collect();
-            peers.into_iter().for_each(|peer| self.meet(now, peer, effects));
-        }
     fn is_overtaken(&self, own: &OwnSeals) -> bool {
         let age = |own: &OwnSeals| (own.damage_generation, own.runs.newest_epoch());
         self.store_error.is_none()
@@ -493,8 +499,9 @@ impl Coordinator {
         self.reroute(now, peer, effects);
     }
 
-    fn tell_clocks(&self, changes: Changes, effects: &mut Vec<Effect>) {
+    fn tell_clocks(&mut self, now: Monotonic, changes: Changes, effects: &mut Vec<Effect>) {
         if let Some(clock) = changes.own {
+            self.clock_told = now;
             effects.push(Effect::JudgeClock(clock.clone()));
             // That a clock is right, or that nobody can say, is no news unless it was wrong.
             if changes.was_wrong || matches!(clock, Clock::Wrong { .. }) {
@@ -504,6 +511,25 @@ impl Coordinator {
         for (peer, ahead_ms) in changes.peers {
             effects.push(Effect::Notice(Notice::PeerClock { peer, ahead_ms }));
         }
+    }
+
+    /// Says again that our clock is wrong, as long as peers still say so: the store forgets what is not repeated.
+    fn repeat_verdict(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        if self.next_verdict().is_none_or(|at| at > now) {
+            return;
+        }
+        let changes = self.clocks.judge(now);
+        self.tell_clocks(now, changes, effects);
+        if matches!(self.clocks.verdict(), Clock::Wrong { .. }) {
+            self.clock_told = now;
+            effects.push(Effect::JudgeClock(self.clocks.verdict().clone()));
+        }
+    }
+
+    /// When [`Self::repeat_verdict`] has something to do.
+    fn next_verdict(&self) -> Option<Monotonic> {
+        let wrong = matches!(self.clocks.verdict(), Clock::Wrong { .. });
+        wrong.then(|| self.clock_told + WRONG_HOLDS / 3)
     }
 
     /// What must always hold.

@@ -856,6 +856,38 @@ fn clocks_are_named() {
 }
 
 #[test]
+fn a_wrong_clock_is_told_again_before_it_lapses_and_no_longer_than_peers_say_so() {
+    let mut bench = Bench::new(&[A, B], &[]);
+    bench.sensor(&[A, B]);
+    let mut told = Vec::new();
+    let mut note = |bench: &Bench, effects: &[Effect]| {
+        let wrong = |effect: &&Effect| matches!(effect, Effect::JudgeClock(Clock::Wrong { .. }));
+        told.extend(effects.iter().filter(wrong).map(|_| bench.now));
+    };
+    for _ in 0..30 {
+        for node in [A, B] {
+            let mut announcement = bench.next(node, 1);
+            announcement.announcement.time = bench.wall() + Duration::from_secs(60);
+            let wall = bench.wall();
+            let effects = bench.hear(Event::Heard { from: node, announcement, wall });
+            note(&bench, &effects);
+        }
+        let effects = bench.pass(5);
+        note(&bench, &effects);
+    }
+    // They fall silent, and what they said grows old.
+    let silent = bench.now;
+    for _ in 0..60 {
+        let effects = bench.pass(5);
+        note(&bench, &effects);
+    }
+    assert!(told.windows(2).all(|two| two[1].since(two[0]) <= WRONG_HOLDS / 2), "{told:?}");
+    assert!((6..20).contains(&told.len()), "{told:?}");
+    assert!(told.last().is_some_and(|last| last.since(silent) <= Duration::from_secs(35)), "{told:?}");
+    assert_eq!(bench.coordinator.status(bench.now).clock, Clock::Unknown);
+}
+
+#[test]
 fn over_http_a_time_that_may_be_held_back_says_nothing() {
     let mut bench = Bench::new(&[A, B], &[URL_A, URL_B]);
     for (url, node) in [(URL_A, A), (URL_B, B)] {

@@ -20,6 +20,7 @@ use tonic::Status;
 
 use crate::engine::{Engine, Error, Merged, Now, Op, Origin, Written};
 use crate::metrics::Metrics;
+use crate::verdict::Verdict;
 
 pub(crate) use run::Idle;
 
@@ -83,6 +84,7 @@ impl Drop for Place {
 pub(crate) struct Writer {
     queue: SyncSender<Queued>,
     room: Arc<Semaphore>,
+    clock: Clock,
     metrics: Metrics,
     pub(crate) published: Published,
 }
@@ -95,8 +97,8 @@ pub(crate) struct Published {
     pub(crate) local: broadcast::Sender<Arc<LocalWrites>>,
     /// Whether a commit has failed.
     pub(crate) failed: watch::Sender<bool>,
-    /// Why our clock is wrong, when peers say that it is.
-    pub(crate) clock_wrong: watch::Sender<Option<String>>,
+    /// What peers say of our clock.
+    pub(crate) verdict: watch::Sender<Verdict>,
 }
 
 /// The time by the process's clock.
@@ -111,11 +113,17 @@ pub(crate) fn writer(engine: Engine, clock: Clock, metrics: Metrics) -> (Writer,
         seals: watch::Sender::new(engine.reader().seals()),
         local: broadcast::Sender::new(LOCAL_MESSAGES),
         failed: watch::Sender::new(false),
-        clock_wrong: watch::Sender::new(None),
+        verdict: watch::Sender::new(Verdict::right()),
     };
     metrics.stats(&engine.view().stats);
     let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
-    let writer = Writer { queue: sender, room, metrics: metrics.clone(), published: published.clone() };
+    let writer = Writer {
+        queue: sender,
+        room,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        published: published.clone(),
+    };
     (writer, Idle::new(engine, queue, clock, metrics, published))
 }
 
@@ -126,8 +134,8 @@ impl Writer {
         traceparent: Option<String>,
     ) -> Result<Vec<Written>, Status> {
         // A version stamped by a wrong clock would win, or lose, for as long as the clock is off.
-        if let Some(why) = &*self.published.clock_wrong.borrow() {
-            return Err(Status::unavailable(format!("this node's clock is wrong: {why}")));
+        if let Some(why) = self.published.verdict.borrow().refusal(now(&self.clock).monotonic) {
+            return Err(Status::unavailable(why));
         }
         let bytes = ops.iter().map(Op::bytes).sum();
         self.ask(bytes, |reply| Command::Write { ops, traceparent, reply }).await
