@@ -594,7 +594,7 @@ fn questions_wait_until_what_pulls_cost_is_paid_off() {
     let response =
         Response { next_challenge: Vec::new(), time: WallTime(0), answer: Answer::Refused(refused) };
     let traffic = Traffic { bytes_in: 2_900_000, bytes_out: 100_000 };
-    let reply = pull::Event::Reply { number, response, traffic };
+    let reply = pull::Event::Reply { number, incarnation: incarnation(A), response, traffic };
     assert_eq!(asked(&bench.hear(Event::Pull { id: first, event: reply })), [], "nothing is paid off");
     let read = pull::Event::LocalNodes(vec![None]);
     assert_eq!(asked(&bench.hear(Event::Pull { id: second, event: read })), [], "one budget for all");
