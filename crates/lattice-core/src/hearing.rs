@@ -244,6 +244,17 @@ impl Register {
         self.admit(node, incarnation, true).map(|_| ())
     }
 
+    /// `incarnation` of `node` was replaced by `present`, says somebody who remembers longer than we do. Whether it
+    /// was the one that is believed.
+    pub fn replaced(&mut self, node: &NodeId, incarnation: Incarnation, present: Incarnation) -> bool {
+        let Some(known) = self.known.get_mut(node).filter(|known| known.incarnation == incarnation) else {
+            return false;
+        };
+        known.replaced.retain(|replaced| *replaced != present);
+        known.replace_by(present);
+        true
+    }
+
     /// The incarnation of `node` that is believed.
     pub fn incarnation(&self, node: &NodeId) -> Option<Incarnation> {
         self.known.get(node).map(|known| known.incarnation)
@@ -281,12 +292,7 @@ impl Register {
         if !proves_now {
             return Err(Refused::Unconfirmed { incarnation });
         }
-        let mut replaced = std::mem::take(&mut known.replaced);
-        if replaced.len() == REPLACED_MAX {
-            replaced.pop_front();
-        }
-        replaced.push_back(known.incarnation);
-        *known = Known::new(incarnation, replaced);
+        known.replace_by(incarnation);
         Ok(known)
     }
 }
@@ -301,6 +307,15 @@ impl Known {
             runs: Runs::default(),
             replaced,
         }
+    }
+
+    fn replace_by(&mut self, incarnation: Incarnation) {
+        let mut replaced = std::mem::take(&mut self.replaced);
+        if replaced.len() == REPLACED_MAX {
+            replaced.pop_front();
+        }
+        replaced.push_back(self.incarnation);
+        *self = Self::new(incarnation, replaced);
     }
 }
 
@@ -424,6 +439,26 @@ mod tests {
             assert_eq!(register.confirm(PEER, FIRST).unwrap_err().name(), "replaced");
         }
         assert_eq!(register.incarnation(&PEER), Some(SECOND));
+    }
+
+    #[test]
+    fn what_a_restart_forgot_is_put_right_by_whoever_remembers() {
+        let mut register = register();
+        assert_eq!(hear(&mut register, FIRST, 9, Via::Noise), "heard");
+        assert!(!register.replaced(&PEER, SECOND, FIRST), "it is not believed");
+        assert!(register.replaced(&PEER, FIRST, SECOND));
+        assert_eq!(register.incarnation(&PEER), Some(SECOND));
+        assert_eq!(register.runs(&PEER), None, "what was heard is forgotten");
+        assert_eq!(hear(&mut register, FIRST, 10, Via::Noise), "replaced");
+        assert_eq!(hear(&mut register, SECOND, 1, Via::Http), "heard");
+
+        // Heard in the wrong order since.
+        let mut register = self::register();
+        hear(&mut register, SECOND, 1, Via::Noise);
+        hear(&mut register, FIRST, 9, Via::Noise);
+        assert!(register.replaced(&PEER, FIRST, SECOND));
+        assert_eq!(hear(&mut register, SECOND, 2, Via::Noise), "heard");
+        assert_eq!(hear(&mut register, FIRST, 10, Via::Noise), "replaced");
     }
 
     #[test]

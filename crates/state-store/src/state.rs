@@ -222,8 +222,9 @@ impl wire::state_store_server::StateStore for StateStore {
         if !self.peers.trusts(&node) {
             return Err(Invalid::new("node", format!("{node} is not among the trusted keys")).into());
         }
-        self.writer.heard(node, incarnation, request.sequence, Epoch(request.epoch)).await?;
-        Ok(Response::new(wire::HeardResponse {}))
+        let present = self.writer.heard(node, incarnation, request.sequence, Epoch(request.epoch)).await?;
+        let replaced_by = present.map(|present| Bytes::copy_from_slice(&present.0)).unwrap_or_default();
+        Ok(Response::new(wire::HeardResponse { replaced_by }))
     }
 
     async fn reincarnate(

@@ -3,7 +3,8 @@
 //! Everybody who needs one asks here: the heartbeat, a hello, the first request of a pull, and each
 //! `GET /api/lattice/state`. The store states its seals first (and extends idle time on its disk before it
 //! answers), and it is the store that reserves the numbers, so that none is ever used twice, whatever
-//! happens to this process. Askers share: one announcement is signed at a time, and one that is younger than
+//! happens to this process. They are reserved one by one: a disk that is rolled back then knows of fewer than
+//! peers have heard, while one that held a block of them would look as if nothing had happened. Askers share: one announcement is signed at a time, and one that is younger than
 //! a second serves everybody who does not insist. Whoever had to wait takes what was begun meanwhile, so that a
 //! store slower than our heartbeats makes announcements rarer, and no queue of them.
 
@@ -24,14 +25,11 @@ use lattice_runtime::identity::NodeKey;
 use tokio::sync::Mutex;
 
 use crate::shell::Inbox;
-use crate::store::{self, Block, Store};
+use crate::store::{self, Reserved, Store};
 
 /// An announcement younger than this answers everybody who does not insist on a new one; less where the
 /// cluster polls or announces more often, or pollers would never see three different epochs in time.
 pub(crate) const SHARED_FOR_MAX: Duration = Duration::from_secs(1);
-
-/// Numbers that are reserved at once: a restart loses what is left of them.
-const BLOCK: u32 = 1_000;
 
 /// Who announces.
 pub(crate) struct Voice {
@@ -48,7 +46,7 @@ pub(crate) struct Announcer {
     clock: Clock,
     store: Store,
     inbox: Inbox,
-    state: Mutex<State>,
+    newest: Mutex<Option<Newest>>,
     /// Where we listen for libp2p, as the sensor says.
     addresses: SyncMutex<Vec<String>>,
     /// The incarnation that is given up: nothing is announced in its name any more.
@@ -65,23 +63,11 @@ pub(crate) struct Announced {
     pub(crate) state_size: u64,
 }
 
-#[derive(Default)]
-struct State {
-    numbers: Option<Numbers>,
-    newest: Option<Newest>,
-}
-
 struct Newest {
     /// When the seals were asked for.
     began: Duration,
     signed: Duration,
     announced: Announced,
-}
-
-struct Numbers {
-    incarnation: Incarnation,
-    next: u64,
-    left: u32,
 }
 
 /// Why there is no announcement now.
@@ -105,7 +91,7 @@ impl Announcer {
             clock,
             store,
             inbox,
-            state: Mutex::default(),
+            newest: Mutex::default(),
             addresses: SyncMutex::default(),
             given_up: SyncMutex::default(),
             incarnation: SyncMutex::default(),
@@ -126,14 +112,14 @@ impl Announcer {
 
     /// The newest one, if it was begun after `asked` or is younger than `age`; else a new one.
     async fn newer_than(&self, asked: Duration, age: Duration) -> Result<Announced, Error> {
-        let mut state = self.state.lock().await;
+        let mut newest = self.newest.lock().await;
         let now = self.clock.monotonic();
-        match &state.newest {
+        match &*newest {
             Some(newest) if newest.began > asked || now.saturating_sub(newest.signed) < age => {
                 self.refuse_given_up(newest.announced.announcement.announcement.incarnation)?;
                 Ok(newest.announced.clone())
             }
-            Some(_) | None => self.sign(&mut state).await,
+            Some(_) | None => self.sign(&mut newest).await,
         }
     }
 
@@ -174,12 +160,14 @@ impl Announcer {
         if given_up == Some(incarnation) { Err(Error::GivenUp(incarnation)) } else { Ok(()) }
     }
 
-    async fn sign(&self, state: &mut State) -> Result<Announced, Error> {
+    async fn sign(&self, newest: &mut Option<Newest>) -> Result<Announced, Error> {
         let began = self.clock.monotonic();
-        let (seals, own) = self.read_seals().await?;
+        // A number that is not used after all is missed by nobody.
+        let (read, reserved) = tokio::join!(self.read_seals(), self.store.reserve());
+        let (seals, own) = read?;
         self.inbox.send(Event::Seals(own)).await;
         self.refuse_given_up(seals.incarnation)?;
-        let sequence = self.number(state, seals.incarnation).await?;
+        let sequence = self.number(seals.incarnation, reserved?).await?;
         let announcement = Announcement {
             cluster: self.voice.cluster.clone(),
             node: NodeId(self.voice.key.public()),
@@ -194,35 +182,18 @@ impl Announcer {
         let announcement = codec::sign_announcement(&announcement, self.voice.key.signing_key());
         let announced = Announced { announcement, state_size: seals.state_size };
         let signed = self.clock.monotonic();
-        state.newest = Some(Newest { began, signed, announced: announced.clone() });
+        *newest = Some(Newest { began, signed, announced: announced.clone() });
         Ok(announced)
     }
 
-    /// The next number of `incarnation`. The machine hears of it before anybody else can.
-    async fn number(&self, state: &mut State, incarnation: Incarnation) -> Result<u64, Error> {
-        let mut numbers = match state.numbers.take() {
-            Some(numbers) if numbers.incarnation == incarnation && numbers.left > 0 => numbers,
-            Some(_) | None => {
-                let block = self.store.reserve(BLOCK).await?;
-                if block.incarnation != incarnation {
-                    let why = format!("they are of {incarnation}, but its numbers of {}", block.incarnation);
-                    return Err(Error::Seals(why));
-                }
-                Numbers::from(block)
-            }
-        };
-        let sequence = numbers.next;
-        numbers.next = sequence.saturating_add(1);
-        numbers.left -= 1;
-        state.numbers = Some(numbers);
-        self.inbox.send(Event::Sequence { incarnation, last: sequence }).await;
-        Ok(sequence)
-    }
-}
-
-impl From<Block> for Numbers {
-    fn from(block: Block) -> Self {
-        Self { incarnation: block.incarnation, next: block.first, left: block.count }
+    /// The number that was reserved for `incarnation`. The machine hears of it before anybody else can.
+    async fn number(&self, incarnation: Incarnation, reserved: Reserved) -> Result<u64, Error> {
+        if reserved.incarnation != incarnation {
+            let why = format!("they are of {incarnation}, but its number of {}", reserved.incarnation);
+            return Err(Error::Seals(why));
+        }
+        self.inbox.send(Event::Sequence { incarnation, last: reserved.sequence }).await;
+        Ok(reserved.sequence)
     }
 }
 

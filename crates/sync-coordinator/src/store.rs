@@ -45,12 +45,11 @@ pub(crate) struct Compared {
     pub(crate) ahead: Vec<usize>,
 }
 
-/// A block of announcement sequence numbers that nobody else ever uses.
+/// An announcement sequence number that nobody else ever uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Block {
+pub(crate) struct Reserved {
     pub(crate) incarnation: Incarnation,
-    pub(crate) first: u64,
-    pub(crate) count: u32,
+    pub(crate) sequence: u64,
 }
 
 impl Store {
@@ -114,14 +113,14 @@ impl Store {
         Ok(self.calls.clone().exchange(request).await?.into_inner())
     }
 
-    pub(crate) async fn reserve(&self, count: u32) -> Result<Block, Error> {
-        let request = wire::ReserveSequenceRequest { count };
+    pub(crate) async fn reserve(&self) -> Result<Reserved, Error> {
+        let request = wire::ReserveSequenceRequest { count: 1 };
         let answer = self.calls.clone().reserve_sequence(request).await?.into_inner();
         let incarnation = convert::incarnation("incarnation", &answer.incarnation)?;
         if answer.count == 0 {
             return Err(Invalid::new("count", "is 0: nothing was reserved").into());
         }
-        Ok(Block { incarnation, first: answer.first, count: answer.count })
+        Ok(Reserved { incarnation, sequence: answer.first })
     }
 
     /// Tells what was heard from a peer, for hello answers and against replaced incarnations.
@@ -131,15 +130,18 @@ impl Store {
         incarnation: Incarnation,
         sequence: u64,
         epoch: Epoch,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Incarnation>, Error> {
         let request = wire::HeardRequest {
             node: node.as_bytes().to_vec().into(),
             incarnation: incarnation.0.to_vec().into(),
             sequence,
             epoch: epoch.0,
         };
-        self.calls.clone().heard(request).await?;
-        Ok(())
+        let replaced_by = self.calls.clone().heard(request).await?.into_inner().replaced_by;
+        match replaced_by.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(convert::incarnation("replaced_by", &replaced_by)?)),
+        }
     }
 
     /// Starts a new incarnation, unless `incarnation` was replaced already.

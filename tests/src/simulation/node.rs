@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lattice_core::coordinator::{Event, Memory};
+use lattice_core::coordinator::{Clock, Event, Memory};
 use lattice_core::liveness;
 use lattice_core::model::{Key, NodeId};
 use lattice_core::pull;
@@ -138,6 +138,10 @@ impl Node {
         self.lives += 1;
         let seed = self.random.random();
         self.shell = Some(Shell::new(self, self.lives, seed, now));
+        // What its last life said of the clock is said no more.
+        if let Some(store) = &mut self.store {
+            store.judge_clock(now, self.skew.wall(now), &Clock::Unknown);
+        }
         self.tell_seals(now, out);
         self.tell_sensor(now, out);
     }

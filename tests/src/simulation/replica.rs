@@ -248,7 +248,7 @@ impl Replica {
         self.engine.reserve_sequence(count).map_err(|error| error.to_string())
     }
 
-    /// Notes what was heard of a peer.
+    /// Notes what was heard of a peer; the incarnation that is believed, when this one was replaced by it.
     ///
     /// # Errors
     /// What the engine says.
@@ -258,7 +258,7 @@ impl Replica {
         incarnation: Incarnation,
         sequence: u64,
         epoch: Epoch,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Incarnation>, String> {
         self.engine.heard(node, incarnation, sequence, epoch).map_err(|error| error.to_string())
     }
 

@@ -21,8 +21,6 @@ use super::step::{Input, Outbox, Seen};
 
 /// An announcement younger than this answers everybody who does not insist on a new one.
 const SHARED_FOR: Duration = Duration::from_secs(1);
-/// Announcement numbers that are reserved at once.
-const BLOCK: u32 = 1_000;
 
 /// A running coordinator.
 pub struct Shell {
@@ -30,17 +28,10 @@ pub struct Shell {
     pub(super) asker: Asker,
     machine: Coordinator,
     started: Duration,
-    numbers: Option<Numbers>,
     newest: Option<(Duration, SignedAnnouncement)>,
     given_up: Option<Incarnation>,
     /// In which incarnation the store spoke last.
     own_store: Option<Incarnation>,
-}
-
-struct Numbers {
-    incarnation: Incarnation,
-    next: u64,
-    left: u32,
 }
 
 impl Shell {
@@ -72,7 +63,6 @@ impl Shell {
             asker: Asker::default(),
             machine: Coordinator::new(config, monotonic(now, now), node.wall(now), &node.memory),
             started: now,
-            numbers: None,
             newest: None,
             given_up: None,
             own_store: None,
@@ -104,6 +94,7 @@ fn is_error(event: &Event) -> bool {
         Event::PollFailed { .. }
         | Event::GreetFailed { .. }
         | Event::Disowned { .. }
+        | Event::Replaced { .. }
         | Event::SensorGone { .. }
         | Event::StoreGone { .. }
         | Event::Pull { event: pull::Event::Failed { .. } | pull::Event::LocalFailed(_), .. } => true,
@@ -218,7 +209,10 @@ impl Node {
             }
             Effect::TellHeard { node, incarnation, sequence, epoch } => {
                 // A store that is away is told again with the next announcement.
-                let _ = self.store_now(|store| store.heard(node, incarnation, sequence, epoch));
+                let heard = self.store_now(|store| store.heard(node, incarnation, sequence, epoch));
+                if let Ok(Some(present)) = heard {
+                    self.tell(now, Event::Replaced { peer: node, incarnation, present }, out);
+                }
             }
             Effect::SetTrust { trusted } => self.tell_trust(now, &trusted, out),
             Effect::Reincarnate { incarnation } => {
@@ -272,14 +266,7 @@ impl Node {
         let shell = self.shell.as_mut().ok_or("the coordinator is away")?;
         shell.refuse_given_up(incarnation)?;
         let store = self.store.as_mut().ok_or("the store is away")?;
-        let mut numbers = match shell.numbers.take() {
-            Some(numbers) if numbers.incarnation == incarnation && numbers.left > 0 => numbers,
-            Some(_) | None => Numbers { incarnation, next: store.reserve(BLOCK)?, left: BLOCK },
-        };
-        let sequence = numbers.next;
-        numbers.next += 1;
-        numbers.left -= 1;
-        shell.numbers = Some(numbers);
+        let sequence = store.reserve(1)?;
         let announcement = Announcement {
             cluster: CLUSTER.to_owned(),
             node: self.id,

@@ -227,18 +227,13 @@ fn a_new_incarnation_is_believed_and_refills() {
 
 #[test]
 fn a_disk_that_was_rolled_back_is_reported() {
-    histories(2, |seed| {
+    histories(4, |seed| {
         let mut world = cluster(3, seed)?;
         world.set_workload(Some(BUSY));
         world.plan(vec![(seconds(90), Fault::RollBack(0))]);
         world.run_for(seconds(150))?;
         let tally = world.tally();
-        let reported = tally.rolled_back > 0 || !tally.contradictions.is_empty();
-        expect(
-            &world,
-            reported,
-            "it is told that it had said more, or others say that it contradicts itself",
-        )?;
+        expect(&world, tally.rolled_back > 0, "it is told that it had said more")?;
         world.quiet(CONVERGES_WITHIN).map(|_| ())
     });
 }

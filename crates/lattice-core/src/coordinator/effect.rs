@@ -113,7 +113,7 @@ pub enum Effect {
         /// The entries.
         entries: Vec<Entry>,
     },
-    /// Tell the store what was heard from a peer.
+    /// Tell the store what was heard from a peer: answered by [`super::Event::Replaced`], if it knows better.
     TellHeard {
         /// From whom.
         node: NodeId,
@@ -347,10 +347,11 @@ pub enum Notice {
     },
     /// What others say of our clock changed.
     OwnClock(Clock),
-    /// A peer has heard more from our incarnation than we know of.
+    /// A peer has heard more from our incarnation than we know of, or we have used more numbers ourselves than the
+    /// store knows of.
     RolledBack {
-        /// Who says so.
-        peer: NodeId,
+        /// Who says so; `None`: we ourselves.
+        peer: Option<NodeId>,
         /// The incarnation that is to be given up.
         incarnation: Incarnation,
         /// What it heard, and what we know.

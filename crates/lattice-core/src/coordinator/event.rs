@@ -20,8 +20,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// The greatest announcement sequence that may have been used, before one is: the last one signed, or one
-    /// less than the first of a newly reserved block.
+    /// The sequence of our next announcement, before anybody else knows it. They come in the order in which the
+    /// store hands them out.
     Sequence {
         /// The incarnation that it belongs to.
         incarnation: Incarnation,
@@ -119,6 +119,16 @@ pub enum Event {
         peer: NodeId,
         /// The incarnation in which we asked.
         incarnation: Incarnation,
+    },
+    /// The store knows that an incarnation was replaced, which we believe: it remembers what a restart of ours
+    /// forgot. Answers [`super::Effect::TellHeard`].
+    Replaced {
+        /// Whose.
+        peer: NodeId,
+        /// The one that was told.
+        incarnation: Incarnation,
+        /// The one that took its place.
+        present: Incarnation,
     },
     /// Something that a pull asked for. Unknown ids are of pulls that are over: ignored.
     Pull {

@@ -6,7 +6,7 @@ use crate::divergence;
 use crate::exchange::PullPart;
 use crate::failover::Path;
 use crate::hearing::{Refused, Via};
-use crate::model::NodeId;
+use crate::model::{Incarnation, NodeId};
 use crate::pull::Cause;
 use crate::signed::Announcement;
 use crate::time::{Monotonic, WallTime};
@@ -150,6 +150,27 @@ impl Coordinator {
         if says_now {
             self.sample_clock(now, node, time, wall, effects);
         }
+    }
+
+    /// An incarnation that we believe was replaced by another one, before a restart of ours: what we took from it
+    /// since is forgotten.
+    pub(super) fn replaced(
+        &mut self,
+        now: Monotonic,
+        node: NodeId,
+        incarnation: Incarnation,
+        present: Incarnation,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.hearing.replaced(&node, incarnation, present) {
+            return;
+        }
+        self.cancel_pull(now, node, "the peer's incarnation was replaced", effects);
+        self.diverge(now, divergence::Event::Forget { peer: node }, None, effects);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            (peer.wanted, peer.compared, peer.asked_until) = (None, None, None);
+        }
+        self.refused(node, &Route::P2p, Refused::Replaced { incarnation, present }, effects);
     }
 
     /// Whether a time that nothing proves to be signed just now lies so far back that it may be an old one:

@@ -1,7 +1,7 @@
-//! Whether our own incarnation still stands: what peers' words say against it, and when a new one is started.
+//! Whether our own incarnation still stands: what is said against it, and when a new one is started.
 //!
-//! Two things tell that it does not. A peer has heard more from it than our disk knows: the disk was rolled back,
-//! and what we sign next would contradict what we signed. Or a peer refuses it as one that was replaced: our
+//! Two things tell that it does not. A peer has heard more from it than our disk knows, or our store hands out a
+//! number for the second time: the disk was rolled back, and what we sign next would contradict what we signed. Or a peer refuses it as one that was replaced: our
 //! store is older than one that this node has used since, and nobody will ever believe it again. Either way a new
 //! incarnation is the cure. A peer's word is no proof, though, so [`crate::renewal`] says how often it is taken;
 //! until then we go on as we are, or one member that lies could silence another.
@@ -11,6 +11,31 @@ use crate::model::{Epoch, Incarnation, NodeId};
 use crate::time::Monotonic;
 
 impl Coordinator {
+    /// The store has handed out a number. One that was used already: its disk was rolled back under us.
+    pub(super) fn numbered(
+        &mut self,
+        now: Monotonic,
+        incarnation: Incarnation,
+        last: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let used = self.sequence.replace((incarnation, last)).filter(|used| used.0 == incarnation);
+        if let Some((_, used)) = used.filter(|used| used.1 >= last)
+            && self.doubt(incarnation)
+        {
+            let epoch = self.own_epoch();
+            effects.push(Effect::Notice(Notice::RolledBack {
+                peer: None,
+                incarnation,
+                heard_sequence: used,
+                own_sequence: last,
+                heard_epoch: epoch,
+                own_epoch: epoch,
+                renewed_in: self.renewed_in(now),
+            }));
+        }
+    }
+
     /// A peer says what it heard from us. More than we know of: our disk was rolled back.
     pub(super) fn detect_rollback(
         &mut self,
@@ -21,14 +46,16 @@ impl Coordinator {
         heard_epoch: Epoch,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(own) = &self.own else { return };
-        let own_epoch = own.runs.newest_epoch().unwrap_or_default();
+        let own_epoch = self.own_epoch();
         // Until a number is reserved in this incarnation, we cannot tell which were used.
         let sequence = self.sequence.filter(|sequence| sequence.0 == incarnation);
         let own_sequence = sequence.map_or(u64::MAX, |sequence| sequence.1);
-        if (heard_sequence > own_sequence || heard_epoch > own_epoch) && self.doubt(&peer, incarnation) {
+        if (heard_sequence > own_sequence || heard_epoch > own_epoch)
+            && self.peers.contains_key(&peer)
+            && self.doubt(incarnation)
+        {
             effects.push(Effect::Notice(Notice::RolledBack {
-                peer,
+                peer: Some(peer),
                 incarnation,
                 heard_sequence,
                 own_sequence,
@@ -47,7 +74,7 @@ impl Coordinator {
         incarnation: Incarnation,
         effects: &mut Vec<Effect>,
     ) {
-        if self.doubt(&peer, incarnation) {
+        if self.peers.contains_key(&peer) && self.doubt(incarnation) {
             let renewed_in = self.renewed_in(now);
             effects.push(Effect::Notice(Notice::Disowned { peer, incarnation, renewed_in }));
         }
@@ -72,11 +99,15 @@ impl Coordinator {
         self.doubted.and_then(|_| self.renewals.until(Monotonic::ZERO))
     }
 
-    /// A peer's word stands against an incarnation. Whether it is our present one, and this is news.
-    fn doubt(&mut self, peer: &NodeId, incarnation: Incarnation) -> bool {
+    fn own_epoch(&self) -> Epoch {
+        self.own.as_ref().and_then(|own| own.runs.newest_epoch()).unwrap_or_default()
+    }
+
+    /// Something stands against an incarnation. Whether it is our present one, and this is news.
+    fn doubt(&mut self, incarnation: Incarnation) -> bool {
         let ours = self.own.as_ref().is_some_and(|own| own.incarnation == incarnation);
         let known = [self.given_up, self.doubted].contains(&Some(incarnation));
-        let news = self.peers.contains_key(peer) && ours && !known;
+        let news = ours && !known;
         if news {
             self.doubted = Some(incarnation);
         }

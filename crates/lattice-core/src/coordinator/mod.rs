@@ -226,11 +226,7 @@ impl Coordinator {
         match event {
             Event::Seals(own) => self.seals(now, own, effects),
             Event::StoreGone { reason } => self.store_gone(&reason, effects),
-            Event::Sequence { incarnation, last } => {
-                let before =
-                    self.sequence.filter(|before| before.0 == incarnation).map_or(0, |before| before.1);
-                self.sequence = Some((incarnation, last.max(before)));
-            }
+            Event::Sequence { incarnation, last } => self.numbered(now, incarnation, last, effects),
             Event::Sensor { enabled, started, error, peers } => {
                 let first = self.sensor.available.replace(true).is_none();
                 self.sensor.started = started;
@@ -286,6 +282,9 @@ impl Coordinator {
                 self.greet_failed(now, peer, &route, &reason, effects)
             }
             Event::Disowned { peer, incarnation } => self.disowned(now, peer, incarnation, effects),
+            Event::Replaced { peer, incarnation, present } => {
+                self.replaced(now, peer, incarnation, present, effects);
+            }
             Event::Pull { id, event } => self.pull_event(now, id, event, effects),
             Event::SwitchMode(mode) => {
                 effects.push(Effect::Notice(Notice::ModeSwitched { mode }));

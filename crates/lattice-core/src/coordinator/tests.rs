@@ -689,6 +689,26 @@ fn a_new_incarnation_of_either_side_does_not_wait_for_what_the_old_one_did() {
 }
 
 #[test]
+fn an_incarnation_that_the_store_knows_to_be_replaced_is_believed_no_more() {
+    let mut bench = Bench::new(&[A], &[]);
+    bench.sensor(&[A]);
+    let effects = bench.differ(A);
+    assert_eq!((started(&effects).len(), bench.count(A)), (1, 3), "a restart has forgotten");
+    let (replaced, present) = (incarnation(A), Incarnation([5; 16]));
+    let event = || Event::Replaced { peer: A, incarnation: replaced, present };
+    let effects = bench.hear(event());
+    assert_eq!(ended(&effects), [(A, Outcome::Stale)], "nothing more is taken from it");
+    assert_eq!(bench.count(A), 0);
+    assert_eq!(bench.hear(event()), [], "once");
+    let effects = bench.differ(A);
+    assert_eq!((started(&effects), bench.count(A)), (vec![], 0));
+    let refused = |notice: &&Notice| {
+        matches!(notice, Notice::AnnouncementRefused { reason: Refused::Replaced { .. }, .. })
+    };
+    assert_eq!(notices(&effects).into_iter().filter(refused).count(), 3);
+}
+
+#[test]
 fn a_pull_without_any_way_is_recorded_as_lost() {
     let mut bench = Bench::new(&[A], &[]);
     let effects = bench.hear(Event::Reconcile { token: 1, peer: Some(A) });

@@ -52,8 +52,8 @@ impl Heard {
 
 impl Engine {
     /// Notes what was heard of a trusted peer. Another incarnation than the one noted replaces it, durably; one
-    /// that was replaced before is not believed, and nothing happens. Beyond a thousand peers, strangers to
-    /// these are not noted.
+    /// that was replaced before is not believed: then nothing happens, and the one that is believed is returned.
+    /// Beyond a thousand peers, strangers to these are not noted.
     ///
     /// # Errors
     /// When the disk fails.
@@ -63,11 +63,11 @@ impl Engine {
         incarnation: Incarnation,
         sequence: u64,
         epoch: Epoch,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Incarnation>, Error> {
         let known = self.shared.heard().get(&node).cloned();
         let (mut heard, durable) = match known {
             Some(heard) if heard.incarnation == incarnation => (heard, true),
-            Some(heard) if heard.replaced.contains(&incarnation) => return Ok(()),
+            Some(heard) if heard.replaced.contains(&incarnation) => return Ok(Some(heard.incarnation)),
             Some(mut heard) => {
                 if heard.replaced.len() == REPLACED_MAX {
                     heard.replaced.remove(0);
@@ -75,7 +75,7 @@ impl Engine {
                 heard.replaced.push(heard.incarnation);
                 (Heard { incarnation, sequence: 0, epoch: Epoch(0), ..heard }, false)
             }
-            None if self.shared.heard().len() >= NODES_MAX => return Ok(()),
+            None if self.shared.heard().len() >= NODES_MAX => return Ok(None),
             None => (Heard { incarnation, replaced: Vec::new(), sequence: 0, epoch: Epoch(0) }, false),
         };
         heard.sequence = heard.sequence.max(sequence);
@@ -88,6 +88,6 @@ impl Engine {
             self.commit_batch(&batch)?;
         }
         self.shared.heard().insert(node, heard);
-        Ok(())
+        Ok(None)
     }
 }

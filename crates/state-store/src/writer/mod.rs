@@ -44,13 +44,37 @@ type Reply<T> = oneshot::Sender<Result<T, Status>>;
 
 /// What the writer is asked for.
 enum Command {
-    Write { ops: Vec<Op>, traceparent: Option<String>, reply: Reply<Vec<Written>> },
-    Merge { entries: Vec<Entry>, origin: Origin, reply: Reply<Merged> },
-    Extend { reply: Reply<()> },
-    Reserve { count: u32, reply: Reply<(u64, Incarnation)> },
-    Heard { node: NodeId, incarnation: Incarnation, sequence: u64, epoch: Epoch, reply: Reply<()> },
-    Reincarnate { replaced: Incarnation, reply: Reply<Incarnation> },
-    ConfirmClock { reply: Reply<()> },
+    Write {
+        ops: Vec<Op>,
+        traceparent: Option<String>,
+        reply: Reply<Vec<Written>>,
+    },
+    Merge {
+        entries: Vec<Entry>,
+        origin: Origin,
+        reply: Reply<Merged>,
+    },
+    Extend {
+        reply: Reply<()>,
+    },
+    Reserve {
+        count: u32,
+        reply: Reply<(u64, Incarnation)>,
+    },
+    Heard {
+        node: NodeId,
+        incarnation: Incarnation,
+        sequence: u64,
+        epoch: Epoch,
+        reply: Reply<Option<Incarnation>>,
+    },
+    Reincarnate {
+        replaced: Incarnation,
+        reply: Reply<Incarnation>,
+    },
+    ConfirmClock {
+        reply: Reply<()>,
+    },
     Stop,
 }
 
@@ -155,13 +179,14 @@ impl Writer {
         self.ask(0, |reply| Command::Reserve { count, reply }).await
     }
 
+    /// Notes what was heard of a peer; the incarnation that is believed, when this one was replaced by it.
     pub(crate) async fn heard(
         &self,
         node: NodeId,
         incarnation: Incarnation,
         sequence: u64,
         epoch: Epoch,
-    ) -> Result<(), Status> {
+    ) -> Result<Option<Incarnation>, Status> {
         self.ask(0, |reply| Command::Heard { node, incarnation, sequence, epoch, reply }).await
     }
 

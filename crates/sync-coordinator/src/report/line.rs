@@ -159,13 +159,17 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
             own_epoch,
             renewed_in,
         } => {
-            let message = format!(
-                "Our disk was rolled back: {} heard sequence {heard_sequence} and epoch {heard_epoch}, we know of \
-                 {own_sequence} and {own_epoch}; {}",
-                by(peer),
-                given_up(incarnation, *renewed_in)
-            );
-            Line::new(COORDINATOR, Some("INCARNATION"), "rolled_back", message).of(*peer).alarm()
+            let said = match peer {
+                Some(peer) => format!(
+                    "{} heard sequence {heard_sequence} and epoch {heard_epoch}, we know of {own_sequence} and \
+                     {own_epoch}",
+                    by(peer)
+                ),
+                None => format!("sequence {heard_sequence} was used, and the store gives {own_sequence}"),
+            };
+            let message = format!("Our disk was rolled back: {said}; {}", given_up(incarnation, *renewed_in));
+            let line = Line::new(COORDINATOR, Some("INCARNATION"), "rolled_back", message).alarm();
+            Line { node: *peer, ..line }
         }
         Notice::Disowned { peer, incarnation, renewed_in } => {
             let message = format!(

@@ -237,9 +237,13 @@ impl Hands {
     async fn tell_heard(&self, node: NodeId) {
         let _turn = self.telling_heard.lock().await;
         let Some(Heard { incarnation, sequence, epoch }) = self.lock_heard().take(&node) else { return };
-        if let Err(error) = self.store.heard(node, incarnation, sequence, epoch).await {
+        match self.store.heard(node, incarnation, sequence, epoch).await {
+            Ok(None) => {}
+            Ok(Some(present)) => {
+                self.inbox.send(Event::Replaced { peer: node, incarnation, present }).await;
+            }
             // It is told again with the next announcement.
-            debug!(%error, peer = %node, "cannot tell the store what was heard");
+            Err(error) => debug!(%error, peer = %node, "cannot tell the store what was heard"),
         }
     }
 

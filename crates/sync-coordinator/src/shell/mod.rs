@@ -226,6 +226,7 @@ impl Shell {
             | Event::Greeted { .. }
             | Event::GreetFailed { .. }
             | Event::Disowned { .. }
+            | Event::Replaced { .. }
             | Event::Pull { .. }
             | Event::SwitchMode(_)
             | Event::Reconcile { .. }

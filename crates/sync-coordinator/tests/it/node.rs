@@ -267,6 +267,48 @@ async fn two_nodes_heal_over_http_and_keep_the_record() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_told_of_a_newer_incarnation_of_its_own_starts_another_one_once() {
+    for p2p in [false, true] {
+        let (_network, mut a, mut b) = pair(p2p).await;
+        a.store.put("before", "known to both", true);
+        eventually("they know each other", async || b.store.entries().len() == 1).await;
+        // Its old store is put back.
+        let old = a.store.incarnations()[0];
+        b.store.disown(old);
+        a.store.put("written", "on the old store", true);
+        b.store.put("elsewhere", "meanwhile", true);
+        a.until("node-2 knows a newer incarnation of this node").await;
+        b.until("node-1 has a new store").await;
+        eventually("it is believed again", async || {
+            a.store.entries().len() == 3 && a.store.entries() == b.store.entries()
+        })
+        .await;
+        assert_eq!(a.store.incarnations().len(), 2);
+
+        // The next one has to wait, also after a restart.
+        b.store.disown(a.store.incarnations()[1]);
+        let said = a.until("node-2 knows a newer incarnation of this node").await;
+        assert!(said.last().is_some_and(|line| line.ends_with("as others were before it")), "{said:?}");
+        let store = a.store.clone();
+        let (config, store_served, sensor_served, _folder) = a.stop().await;
+        let mut again = run(&config, &store_served, &sensor_served).await;
+        let found = tokio::time::timeout(PATIENCE, async {
+            while !again
+                .events
+                .message()
+                .await
+                .unwrap()
+                .unwrap()
+                .message
+                .ends_with("as others were before it")
+            {}
+        });
+        assert!(found.await.is_ok(), "it is said again");
+        assert_eq!(store.incarnations().len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn the_story_of_a_divergence_is_told_in_order() {
     let network = Network::default();
     let (mut a, mut b) = (plan(1, false).await, plan(2, false).await);

@@ -73,6 +73,19 @@ fn a_rolled_back_disk_becomes_another_incarnation_before_it_speaks_again() {
 }
 
 #[test]
+fn a_store_that_hands_a_number_out_again_was_rolled_back_under_us() {
+    let mut bench = bench(&[A], &Memory::default());
+    let sequence = |last| Event::Sequence { incarnation: OURS, last };
+    assert_eq!(bench.hear(sequence(50)), []);
+    assert_eq!(bench.hear(sequence(51)), []);
+    let effects = bench.hear(sequence(40));
+    assert_eq!(reincarnate(&effects), Some(OURS));
+    assert!(matches!(notices(&effects)[..], [Notice::RolledBack { peer: None, heard_sequence: 51, .. }]));
+    store(&mut bench, nth(1));
+    assert_eq!(bench.hear(Event::Sequence { incarnation: nth(1), last: 41 }), [], "another one counts anew");
+}
+
+#[test]
 fn a_store_that_was_replaced_becomes_another_incarnation_at_once() {
     let mut bench = bench(&[A], &Memory::default());
     assert_eq!(disowned(&mut bench, STRANGER, OURS), [], "a stranger's word is none");

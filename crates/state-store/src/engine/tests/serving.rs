@@ -237,6 +237,20 @@ fn nothing_to_offer_and_nothing_there_have_names() {
 }
 
 #[test]
+fn an_incarnation_that_was_replaced_is_told_so_also_after_a_restart() {
+    let mut store = Store::new(1);
+    let heard = |store: &mut Store, incarnation| {
+        store.engine.heard(node(2), Incarnation([incarnation; 16]), 9, Epoch(3)).unwrap()
+    };
+    assert_eq!(heard(&mut store, 2), None);
+    assert_eq!(heard(&mut store, 3), None);
+    assert_eq!(heard(&mut store, 2), Some(Incarnation([3; 16])));
+    let mut store = store.restarted();
+    assert_eq!(heard(&mut store, 2), Some(Incarnation([3; 16])));
+    assert_eq!(heard(&mut store, 3), None);
+}
+
+#[test]
 fn a_hello_tells_what_was_heard_under_this_incarnation() {
     let mut store = Store::new(1);
     let hello = |store: &Store| match serve(store, &Ask::Hello) {

@@ -32,7 +32,6 @@ pub(crate) struct FakeStore(Arc<Inner>);
 struct Inner {
     key: Arc<NodeKey>,
     cluster: String,
-    incarnation: Incarnation,
     state: Mutex<State>,
     writes: broadcast::Sender<wire::LocalWrites>,
     asked: broadcast::Sender<wire::Asked>,
@@ -40,6 +39,10 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
+    /// Its own, the present one last.
+    incarnations: Vec<Incarnation>,
+    /// Those of peers that it refuses as replaced.
+    replaced: BTreeSet<Incarnation>,
     entries: BTreeMap<KeyHash, Entry>,
     /// As of the newest seal.
     sealed: BTreeMap<KeyHash, Entry>,
@@ -56,6 +59,10 @@ struct State {
 }
 
 impl State {
+    fn incarnation(&self) -> Incarnation {
+        *self.incarnations.last().unwrap()
+    }
+
     fn heads(&self) -> Vec<EntryHead> {
         self.sealed.values().map(Entry::head).collect()
     }
@@ -90,8 +97,11 @@ impl FakeStore {
         Self(Arc::new(Inner {
             key,
             cluster: cluster.into(),
-            incarnation: Incarnation(entropy::bytes()),
-            state: Mutex::new(State { next_sequence: 1, ..State::default() }),
+            state: Mutex::new(State {
+                incarnations: vec![Incarnation(entropy::bytes())],
+                next_sequence: 1,
+                ..State::default()
+            }),
             writes: broadcast::Sender::new(64),
             asked: broadcast::Sender::new(64),
         }))
@@ -113,6 +123,16 @@ impl FakeStore {
                 wire::LocalWrites { entries: vec![wire_entry], missed: 0, traceparent: String::new() };
             let _ = self.0.writes.send(writes);
         }
+    }
+
+    /// Its incarnations so far, the present one last.
+    pub(crate) fn incarnations(&self) -> Vec<Incarnation> {
+        self.0.state.lock().unwrap().incarnations.clone()
+    }
+
+    /// Knows that a peer's incarnation was replaced.
+    pub(crate) fn disown(&self, incarnation: Incarnation) {
+        self.0.state.lock().unwrap().replaced.insert(incarnation);
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
@@ -144,7 +164,7 @@ impl FakeStore {
         self.seal(&mut state);
         Seals {
             node: NodeId(self.0.key.public()),
-            incarnation: self.0.incarnation,
+            incarnation: state.incarnation(),
             damage_generation: 0,
             runs: state.runs.as_slice().to_vec(),
             state_size: state.entries.len() as u64,
@@ -171,7 +191,7 @@ impl FakeStore {
         let seal = Seal {
             cluster: self.0.cluster.clone(),
             node: NodeId(self.0.key.public()),
-            incarnation: self.0.incarnation,
+            incarnation: state.incarnation(),
             epoch: run.to,
             root: run.root,
         };
@@ -182,14 +202,14 @@ impl FakeStore {
     pub(crate) fn exchange_signed(&self, request: &Signed) -> Signed {
         let mut state = self.0.state.lock().unwrap();
         self.seal(&mut state);
-        let trusted = state.trusted.clone();
+        let (trusted, replaced) = (state.trusted.clone(), state.replaced.clone());
         let opened = codec::open_request(
             request,
             RequestChecks {
                 cluster: &self.0.cluster,
                 node: NodeId(self.0.key.public()),
                 trusted: &|node| trusted.contains(node),
-                incarnation_ok: &|_, _| true,
+                incarnation_ok: &|_, incarnation| !replaced.contains(incarnation),
                 take_challenge: &mut |_, challenge| state.challenges.remove(challenge),
             },
         );
@@ -217,7 +237,7 @@ impl FakeStore {
         let challenge = entropy::bytes::<16>().to_vec();
         state.challenges.insert(challenge.clone());
         let response = Response { next_challenge: challenge, time: wall(), answer };
-        let header = header.answer(request, self.0.incarnation, entropy::bytes());
+        let header = header.answer(request, state.incarnation(), entropy::bytes());
         codec::sign_response(&header, &response, self.0.key.signing_key())
     }
 
@@ -341,19 +361,23 @@ impl StateStore for FakeStore {
         let mut state = self.0.state.lock().unwrap();
         let first = state.next_sequence;
         state.next_sequence += u64::from(count);
-        let incarnation = self.0.incarnation.0.to_vec().into();
+        let incarnation = state.incarnation().0.to_vec().into();
         Ok(Answered::new(wire::ReserveSequenceResponse { first, count, incarnation }))
     }
 
     async fn heard(&self, _: Request<wire::HeardRequest>) -> Result<Answered<wire::HeardResponse>, Status> {
-        Ok(Answered::new(wire::HeardResponse {}))
+        Ok(Answered::new(wire::HeardResponse::default()))
     }
 
     async fn reincarnate(
         &self,
         _: Request<wire::ReincarnateRequest>,
     ) -> Result<Answered<wire::ReincarnateResponse>, Status> {
-        Err(Status::unimplemented("this store has one incarnation"))
+        let new = Incarnation(entropy::bytes());
+        let mut state = self.0.state.lock().unwrap();
+        state.incarnations.push(new);
+        state.runs = Runs::default();
+        Ok(Answered::new(wire::ReincarnateResponse { incarnation: new.0.to_vec().into() }))
     }
 
     async fn judge_clock(
