@@ -1,11 +1,12 @@
 //! Heartbeats and deltas.
 
 use lattice_core::signed::Signed;
+use lattice_proto::codec::DELTA_BYTES_MAX;
 use lattice_proto::sensor::v1::observation::What;
 use lattice_proto::sensor::v1::{AnnounceRequest, BroadcastRequest, Observation, ObserveRequest};
 use tonic::{Code, Streaming};
 
-use crate::harness::{DEADLINE, Home, Sensor, id, live, pair, zombies};
+use crate::harness::{DEADLINE, Home, Sensor, eventually, id, live, pair};
 
 async fn observe(sensor: &Sensor) -> Streaming<Observation> {
     sensor.client.clone().observe(ObserveRequest {}).await.unwrap().into_inner()
@@ -19,8 +20,8 @@ async fn next(observations: &mut Streaming<Observation>) -> Observation {
 async fn an_announcement_is_handed_on_as_it_was_signed() {
     let (first, second) = pair().await;
     let mut observations = observe(&first).await;
-    second.until("connected", |state| zombies(state) == 1).await;
-    first.until("connected", |state| zombies(state) == 1).await;
+    second.until("connected", |state| state.peers.len() == 1).await;
+    first.until("connected", |state| state.peers.len() == 1).await;
     let signed = second.sign(&second.announcement());
     assert_eq!(second.announce(&signed).await, 1);
     let observed = next(&mut observations).await;
@@ -38,8 +39,8 @@ async fn an_announcement_is_handed_on_as_it_was_signed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn announcements_that_prove_nothing_are_refused_each_with_its_reason() {
     let (first, second) = pair().await;
-    first.until("connected", |state| zombies(state) == 1).await;
-    second.until("connected", |state| zombies(state) == 1).await;
+    first.until("connected", |state| state.peers.len() == 1).await;
+    second.until("connected", |state| state.peers.len() == 1).await;
 
     let mut other_cluster = second.announcement();
     other_cluster.cluster = "other".into();
@@ -63,7 +64,7 @@ async fn announcements_that_prove_nothing_are_refused_each_with_its_reason() {
         first.until_metric(&series, 1).await;
     }
     let state = first.until("the state", |_| true).await;
-    assert_eq!((live(&state), zombies(&state)), (0, 1), "nothing was heard");
+    assert_eq!((live(&state), state.peers.len()), (0, 1), "nothing was heard");
     second.until_metric("lattice_sensor_announcements_total{kind=\"failed\"}", 4).await;
 
     second.announce(&good).await;
@@ -88,7 +89,7 @@ async fn what_is_no_announcement_or_delta_is_refused_before_it_is_sent() {
     short.node = Default::default();
     assert_eq!(client.announce(short).await.unwrap().into_inner().peers, 0);
     let large =
-        client.broadcast(BroadcastRequest { delta: vec![0; (256 << 10) + 1].into() }).await.unwrap_err();
+        client.broadcast(BroadcastRequest { delta: vec![0; DELTA_BYTES_MAX + 1].into() }).await.unwrap_err();
     assert_eq!(large.code(), Code::InvalidArgument);
     sensor.stop().await;
 }
@@ -104,17 +105,13 @@ async fn deltas_travel_between_exactly_two_nodes() {
     let sides = [(&first, &second, 2_u8), (&second, &first, 1_u8)];
     for (to, from, author) in sides {
         let mut observations = observe(to).await;
-        let delta = bytes::Bytes::from(vec![author; 256 << 10]);
-        let mut published = false;
+        let delta = bytes::Bytes::from(vec![author; DELTA_BYTES_MAX]);
         // Until the other side's subscription has arrived.
-        let sent = tokio::time::timeout(DEADLINE, async {
-            while !published {
-                let request = BroadcastRequest { delta: delta.clone() };
-                published = from.client.clone().broadcast(request).await.unwrap().into_inner().published;
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        });
-        sent.await.expect("somebody subscribes");
+        eventually("somebody subscribes", async || {
+            let request = BroadcastRequest { delta: delta.clone() };
+            from.client.clone().broadcast(request).await.unwrap().into_inner().published
+        })
+        .await;
         let observed = next(&mut observations).await;
         assert_eq!(observed.node, id(author).0.to_vec());
         assert_eq!(observed.what, Some(What::Delta(delta)));
@@ -139,13 +136,11 @@ async fn a_delta_reaches_those_without_a_direct_connection_only_from_a_trusted_a
     };
     // The last one does not trust the first: what it wrote is refused there, however it comes.
     let series = "lattice_sensor_gossip_total{kind=\"refused\"}";
-    let refused = tokio::time::timeout(DEADLINE, async {
-        while last.metric(series) == 0 {
-            publish(&first, "from 1").await;
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    });
-    refused.await.expect("forwarded by 2, refused by 3");
+    eventually("forwarded by 2, refused by 3", async || {
+        publish(&first, "from 1").await;
+        last.metric(series) > 0
+    })
+    .await;
     assert_eq!(next(&mut at_middle).await.node, id(1).0.to_vec());
     assert!(publish(&middle, "from 2").await);
     assert_eq!(next(&mut at_last).await.what, Some(What::Delta("from 2".into())));

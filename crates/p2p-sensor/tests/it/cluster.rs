@@ -54,10 +54,10 @@ async fn n_peers_read_n_over_quic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_present_state_comes_at_once() {
     let (first, second) = pair().await;
-    second.until("connected", |state| zombies(state) == 1).await;
+    second.until("connected", |state| state.peers.len() == 1).await;
     let mut states = second.watch().await;
     let state = tokio::time::timeout(DEADLINE, states.message()).await.unwrap().unwrap().unwrap();
-    assert_eq!(zombies(&state), 1, "the first message is the whole state");
+    assert_eq!(state.peers.len(), 1, "the first message is the whole state");
     first.stop().await;
     second.stop().await;
 }

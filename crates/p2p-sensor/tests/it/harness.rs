@@ -184,7 +184,7 @@ impl Sensor {
         self.client.clone().announce(request).await.unwrap().into_inner().peers
     }
 
-    /// Announces every 100 ms until [`Self::hush`].
+    /// Announces at each of [`heartbeats`] until [`Self::hush`].
     pub(crate) fn beat(&self) {
         if self.beating.swap(true, Ordering::Relaxed) {
             return;
@@ -194,13 +194,14 @@ impl Sensor {
         let (key, sequence) = (self.key.clone(), self.sequence.clone());
         let mut announcement = self.announcement();
         tokio::spawn(async move {
+            let mut beats = heartbeats();
             while beating.load(Ordering::Relaxed) && !shutdown.is_cancelled() {
+                beats.tick().await;
                 announcement.sequence = sequence.fetch_add(1, Ordering::Relaxed);
                 let signed = sign_announcement(&announcement, key.signing_key()).signed;
                 let request =
                     AnnounceRequest { announcement: Some((&signed).into()), node: Default::default() };
                 let _ = client.announce(request).await;
-                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
     }
@@ -224,14 +225,24 @@ impl Sensor {
     }
 
     pub(crate) async fn until_metric(&self, series: &str, at_least: u64) {
-        let reached = async {
-            while self.metric(series) < at_least {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let outcome = tokio::time::timeout(DEADLINE, reached).await;
-        assert!(outcome.is_ok(), "{series} is {}", self.metric(series));
+        eventually(&format!("{series} is {at_least}"), async || self.metric(series) >= at_least).await;
     }
+}
+
+/// Looks again and again until it holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(20));
+    let seen = async {
+        while !holds().await {
+            looks.tick().await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, seen).await.is_ok(), "not seen within {DEADLINE:?}: {what}");
+}
+
+/// The rhythm in which nodes announce here, well within [`PEER_TIMEOUT`].
+pub(crate) fn heartbeats() -> tokio::time::Interval {
+    tokio::time::interval(Duration::from_millis(100))
 }
 
 pub(crate) fn live(state: &WatchPeersResponse) -> usize {

@@ -13,7 +13,7 @@ use lattice_runtime::grpc::Channel;
 use p2p_sensor::{Error, Service};
 use tonic::Code;
 
-use crate::harness::{Home, free_port, live, zombies};
+use crate::harness::{Home, free_port, heartbeats, live, zombies};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disabled_p2p_is_said_and_everything_else_refused() {
@@ -139,13 +139,14 @@ async fn a_peer_that_is_stopped_becomes_a_zombie_and_comes_back() {
     // Its coordinator, so to speak: the other sensor of the same key signs for it.
     let voice = Home::new(2, &[1, 2]).start().await;
     let mut client = P2pSensorClient::new(Channel::connect(&listen));
-    first.until("connected", |state| zombies(state) == 1).await;
+    first.until("connected", |state| state.peers.len() == 1).await;
     let beat = async {
+        let mut beats = heartbeats();
         loop {
+            beats.tick().await;
             let announcement = Some((&voice.sign(&voice.announcement())).into());
             let request = AnnounceRequest { announcement, node: Default::default() };
             let _ = client.announce(request).await;
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
     let story = async {
