@@ -2,28 +2,21 @@
 //!
 //! TCP with noise and yamux, and QUIC. [`membership`] comes first, so that no other protocol hears of a
 //! stranger. Connections are never closed for idleness: they are few, and a silent peer is to be seen as
-//! such. Deltas travel over gossipsub; signatures are strict, and a message is forwarded only after its
-//! author turned out to be trusted. Own messages go to every subscriber at once (`flood_publish`), so that
-//! two nodes, which have no mesh to speak of, hear each other as well as fifty do; what others wrote is
-//! forwarded along the mesh only, which keeps the traffic of a full mesh of connections linear.
+//! such. Deltas travel over gossipsub: see [`gossip`].
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use lattice_proto::codec::DELTA_BYTES_MAX;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, Transport as _};
 use libp2p::core::upgrade::Version;
-use libp2p::gossipsub::{
-    self, IdentTopic, IdentityTransform, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter,
-};
+use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::{self, NetworkBehaviour, Swarm};
 use libp2p::{PeerId, identify, noise, ping, quic, tcp, yamux};
 
 use crate::codec::{ANNOUNCE, Codec, EXCHANGE};
-use crate::membership;
+use crate::{gossip, membership};
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,10 +32,6 @@ const EXCHANGE_STREAMS_MAX: usize = 128;
 const STREAMS_MAX: usize = 256;
 /// Streams that a peer has opened and that have not agreed on a protocol yet.
 const NEGOTIATING_STREAMS_MAX: usize = 64;
-/// Deltas that wait for one slow peer; what does not fit is lost, as gossip may be.
-const GOSSIP_QUEUE_MAX: usize = 64;
-/// What gossipsub adds to a message: names, numbers, a signature.
-const GOSSIP_FRAME_BYTES: usize = 16 << 10;
 /// Never.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -52,7 +41,7 @@ pub(crate) struct Behaviour {
     pub(crate) membership: membership::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
-    pub(crate) gossipsub: gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>,
+    pub(crate) gossipsub: gossip::Behaviour,
     pub(crate) announce: request_response::Behaviour<Codec>,
     pub(crate) exchange: request_response::Behaviour<Codec>,
 }
@@ -61,6 +50,8 @@ pub(crate) struct Behaviour {
 pub(crate) struct Parts<'a> {
     pub(crate) keypair: &'a Keypair,
     pub(crate) topic: &'a IdentTopic,
+    /// Whose deltas are let in.
+    pub(crate) gate: gossip::Gate,
     /// `sensor.peer_timeout`.
     pub(crate) peer_timeout: Duration,
 }
@@ -114,7 +105,7 @@ fn behaviour(parts: &Parts<'_>) -> Result<Behaviour, BuildError> {
         membership: membership::Behaviour::default(),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping),
-        gossipsub: gossip(parts)?,
+        gossipsub: gossip::behaviour(parts.keypair, parts.topic, parts.gate.clone()).map_err(BuildError)?,
         announce: request_response::Behaviour::with_codec(
             Codec::announce(),
             [(ANNOUNCE, ProtocolSupport::Full)],
@@ -130,29 +121,6 @@ fn behaviour(parts: &Parts<'_>) -> Result<Behaviour, BuildError> {
                 .with_max_concurrent_streams(EXCHANGE_STREAMS_MAX),
         ),
     })
-}
-
-fn gossip(
-    parts: &Parts<'_>,
-) -> Result<gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>, BuildError> {
-    let config = gossipsub::ConfigBuilder::default()
-        .validation_mode(ValidationMode::Strict)
-        .validate_messages()
-        .max_transmit_size(DELTA_BYTES_MAX + GOSSIP_FRAME_BYTES)
-        .connection_handler_queue_len(GOSSIP_QUEUE_MAX)
-        .flood_publish(true)
-        .build()
-        .map_err(failed)?;
-    let filter = WhitelistSubscriptionFilter(HashSet::from([parts.topic.hash()]));
-    let mut gossip = gossipsub::Behaviour::new_with_subscription_filter_and_transform(
-        MessageAuthenticity::Signed(parts.keypair.clone()),
-        config,
-        filter,
-        IdentityTransform,
-    )
-    .map_err(failed)?;
-    gossip.subscribe(parts.topic).map_err(failed)?;
-    Ok(gossip)
 }
 
 fn failed(why: impl std::fmt::Display) -> BuildError {

@@ -13,14 +13,16 @@ use lattice_proto::codec::{ANNOUNCEMENT_BYTES_MAX, DELTA_BYTES_MAX};
 use lattice_proto::sensor::v1 as wire;
 use lattice_proto::types::v1::Signed as WireSigned;
 use lattice_runtime::TaskGroup;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::desk::{CallerId, WAITING_MAX};
-use crate::metrics::Metrics;
-use crate::network::{Command, ExchangeError, Heard};
+use crate::metrics::{Direction, Ended, Gossip, Metrics};
+use crate::network::{
+    ANSWERS_BYTES_MAX, Command, DELTAS_BYTES_MAX, ExchangeError, Heard, REQUESTS_BYTES_MAX,
+};
 
 /// Keys that can be trusted at a time.
 const TRUSTED_MAX: usize = 4_096;
@@ -32,9 +34,30 @@ pub(crate) struct Handler {
     pub(crate) heard: Heard,
     /// `None` when P2P is disabled.
     pub(crate) commands: Option<mpsc::Sender<Command>>,
+    pub(crate) rooms: Rooms,
     pub(crate) tasks: TaskGroup,
     pub(crate) metrics: Metrics,
     pub(crate) callers: Arc<AtomicU64>,
+}
+
+/// How many bytes of each kind may wait for the loop; clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Rooms {
+    deltas: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+}
+
+impl Rooms {
+    /// All of them empty.
+    pub(crate) fn new() -> Self {
+        let room = |bytes| Arc::new(Semaphore::new(bytes));
+        Self {
+            deltas: room(DELTAS_BYTES_MAX),
+            requests: room(REQUESTS_BYTES_MAX),
+            answers: room(ANSWERS_BYTES_MAX),
+        }
+    }
 }
 
 type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -62,12 +85,9 @@ impl Handler {
         Box::pin(items.take_until(self.tasks.token().cancelled_owned()))
     }
 
-    fn observed(
-        &self,
-        from: &broadcast::Sender<wire::Observation>,
-    ) -> impl Stream<Item = wire::Observation> + use<> {
+    fn announcements(&self) -> impl Stream<Item = wire::Observation> + use<> {
         let lost = self.metrics.observations_lost.clone();
-        BroadcastStream::new(from.subscribe()).filter_map(move |item| {
+        BroadcastStream::new(self.heard.announcements.subscribe()).filter_map(move |item| {
             let item = match item {
                 Ok(observation) => Some(observation),
                 Err(BroadcastStreamRecvError::Lagged(count)) => {
@@ -113,10 +133,14 @@ impl wire::p2p_sensor_server::P2pSensor for Handler {
         self.commands()?;
         let delta = request.into_inner().delta;
         if delta.is_empty() || delta.len() > DELTA_BYTES_MAX {
-            let size = delta.len();
-            return Err(invalid("delta", &format!("has {size} bytes: must have 1 to {DELTA_BYTES_MAX}")));
+            let problem = format!("has {} bytes: must have 1 to {DELTA_BYTES_MAX}", delta.len());
+            return Err(invalid("delta", &problem));
         }
-        let published = self.call(|reply| Command::Broadcast { delta: delta.into(), reply }).await?;
+        let Ok(room) = self.rooms.deltas.clone().try_acquire_many_owned(size(delta.len())) else {
+            self.metrics.gossip(Gossip::Dropped);
+            return Err(Status::resource_exhausted("too many deltas wait to be published"));
+        };
+        let published = self.call(|reply| Command::Broadcast { delta: delta.into(), room, reply }).await?;
         Ok(Response::new(wire::BroadcastResponse { published }))
     }
 
@@ -125,9 +149,9 @@ impl wire::p2p_sensor_server::P2pSensor for Handler {
         _: Request<wire::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         self.commands()?;
-        let announcements = self.observed(&self.heard.announcements);
-        let deltas = self.observed(&self.heard.deltas);
-        let both = stream::select(announcements, deltas).map(Ok);
+        let deltas = self.heard.deltas.subscribe();
+        let deltas = deltas.ok_or_else(|| Status::resource_exhausted("too many observe already"))?;
+        let both = stream::select(self.announcements(), deltas).map(Ok);
         Ok(Response::new(self.until_stopped(both)))
     }
 
@@ -139,7 +163,11 @@ impl wire::p2p_sensor_server::P2pSensor for Handler {
         let request = request.into_inner();
         let node = node("node", &request.node)?;
         let request = signed("request", request.request, ENVELOPE_BYTES_MAX)?;
-        let answer = self.call(|reply| Command::Exchange { node, request, reply }).await?;
+        let Ok(room) = self.rooms.requests.clone().try_acquire_many_owned(size(request.body.len())) else {
+            self.metrics.exchange(Direction::Out, Ended::Busy);
+            return Err(Status::resource_exhausted(ExchangeError::Busy.to_string()));
+        };
+        let answer = self.call(|reply| Command::Exchange { node, request, room, reply }).await?;
         let response = answer.map_err(|error| match error {
             ExchangeError::NotConnected | ExchangeError::Unanswered | ExchangeError::Failed(_) => {
                 Status::unavailable(error.to_string())
@@ -161,11 +189,12 @@ impl wire::p2p_sensor_server::P2pSensor for Handler {
         commands.send(serve).await.map_err(|_| stopping())?;
         let stopped = self.tasks.token();
         let answers = request.into_inner();
+        let room = self.rooms.answers.clone();
         self.tasks.spawn("serve", async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
                 () = requests.closed() => {}
-                () = pass_answers(caller, answers, &commands) => {}
+                () = pass_answers(caller, answers, &commands, &room) => {}
             }
             // Fails only when the loop has ended, and then nothing waits any more.
             let _ = commands.send(Command::CallerGone { caller }).await;
@@ -198,6 +227,7 @@ async fn pass_answers(
     caller: CallerId,
     mut answers: Streaming<wire::ServeRequest>,
     commands: &mpsc::Sender<Command>,
+    room: &Arc<Semaphore>,
 ) {
     loop {
         let answer = match answers.message().await {
@@ -221,10 +251,17 @@ async fn pass_answers(
                 }
                 None => None,
             };
-        if commands.send(Command::Answer { caller, id: answer.id, response }).await.is_err() {
+        let bytes = response.as_ref().map_or(0, |response| size(response.body.len()));
+        let Ok(room) = room.clone().acquire_many_owned(bytes).await else { return };
+        if commands.send(Command::Answer { caller, id: answer.id, response, room }).await.is_err() {
             return;
         }
     }
+}
+
+/// A number of bytes, as a semaphore counts them.
+fn size(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 fn node(field: &str, bytes: &[u8]) -> Result<NodeId, Status> {

@@ -7,8 +7,8 @@
 //! - [`identity`]: one Ed25519 key is the node and its PeerId.
 //! - `address`, `dialer`: where peers are, and when to dial them; the latter is pure.
 //! - `membership`: whose connections are kept. `peers`: the connections themselves.
-//! - `behaviour`, `codec`, `listen`: the libp2p stack and what travels on it.
-//! - `desk`: peers' requests that wait for whoever answers them.
+//! - `behaviour`, `codec`, `gossip`, `listen`: the libp2p stack and what travels on it.
+//! - `desk`: peers' requests that wait for whoever answers them. `observers`: who hears their deltas.
 //! - `network`: the one task that owns the swarm. `grpc`, `service`: the edge.
 
 mod address;
@@ -16,12 +16,14 @@ mod behaviour;
 mod codec;
 mod desk;
 mod dialer;
+mod gossip;
 mod grpc;
 pub mod identity;
 mod listen;
 mod membership;
 mod metrics;
 mod network;
+mod observers;
 mod peers;
 mod service;
 

@@ -117,7 +117,7 @@ pub(crate) enum Gossip {
     Published,
     /// Ours, and nobody subscribes.
     NoPeers,
-    /// Ours, and no queue had room.
+    /// Sent or forwarded to a peer, and its queue had no room, or it waited there too long.
     Dropped,
     /// A peer's, handed on.
     Heard,
@@ -223,6 +223,11 @@ impl Metrics {
 
     pub(crate) fn gossip(&self, what: Gossip) {
         self.gossip.get_or_create(&Kind { kind: what.label() }).inc();
+    }
+
+    /// So many deltas never left for a peer that was too slow for them.
+    pub(crate) fn gossip_lost(&self, count: u64) {
+        self.gossip.get_or_create(&Kind { kind: Gossip::Dropped.label() }).inc_by(count);
     }
 }
 

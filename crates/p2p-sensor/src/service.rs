@@ -24,15 +24,15 @@ use tonic::service::Routes;
 
 use crate::address::{self, Bootstrap};
 use crate::dialer::{Bounds, Dialer};
-use crate::grpc::Handler;
+use crate::gossip::Gate;
+use crate::grpc::{Handler, Rooms};
 use crate::metrics::Metrics;
 use crate::network::{COMMANDS_MAX, Heard, Network, Parts};
+use crate::observers::Observers;
 use crate::{behaviour, identity, listen};
 
 /// Announcements kept for a reader that falls behind; a few kilobytes each.
 const ANNOUNCEMENTS_MAX: usize = 512;
-/// Deltas kept for a reader that falls behind; up to 256 KiB each.
-const DELTAS_MAX: usize = 128;
 /// The longest pause between two dials of one target.
 const REDIAL_MAX: Duration = Duration::from_secs(30);
 /// The pause after the first failure.
@@ -141,7 +141,7 @@ impl Service {
         let metrics = Metrics::new(&runtime.metrics);
         let heard = Heard {
             announcements: broadcast::Sender::new(ANNOUNCEMENTS_MAX),
-            deltas: broadcast::Sender::new(DELTAS_MAX),
+            deltas: Observers::new(metrics.observations_lost.clone()),
         };
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (cut, cut_changed) = watch::channel(false);
@@ -150,6 +150,7 @@ impl Service {
             view: viewed,
             heard: heard.clone(),
             commands: config.sensor.enabled.then_some(commands),
+            rooms: Rooms::new(),
             tasks: tasks.clone(),
             metrics: metrics.clone(),
             callers: Arc::new(AtomicU64::new(1)),
@@ -236,7 +237,9 @@ async fn network(
 ) -> Result<Network, Error> {
     let sensor = &config.sensor;
     let topic = IdentTopic::new(format!("{}/{}/delta", sensor.topic, config.node.cluster));
-    let parts = behaviour::Parts { keypair, topic: &topic, peer_timeout: sensor.peer_timeout };
+    let gate = Gate::new(metrics.clone());
+    let parts =
+        behaviour::Parts { keypair, topic: &topic, gate: gate.clone(), peer_timeout: sensor.peer_timeout };
     let mut swarm = behaviour::build(&parts).map_err(|error| Error::Start(error.to_string()))?;
     listen::listen(&mut swarm, listen_on).await?;
 
@@ -251,6 +254,7 @@ async fn network(
         me,
         cluster: config.node.cluster.clone(),
         topic: topic.hash(),
+        gate,
         clock: runtime.clock.clone(),
         dialer: Dialer::new(now, me, bootstrap, bounds, entropy::seed()),
         liveness: Liveness::new(sensor.peer_timeout, std::collections::BTreeSet::new()),

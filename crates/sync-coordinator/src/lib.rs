@@ -12,12 +12,14 @@
 //! ```
 //!
 //! - `shell`: the one loop, and the effects that it runs. `watch`: the streams that feed it.
+//! - `deltas`: writes on their way to other nodes, and theirs on the way here.
 //! - `store`, `sensor`: the siblings, as they are called from here. [`http`]: the peers' gateways.
 //! - `announcer`: what this node says of itself. [`envelopes`]: how it asks others.
 //! - [`trust`], [`heals`]: what is kept. [`report`]: what operators read. `api`: what is served.
 
 mod announcer;
 mod api;
+mod deltas;
 pub mod envelopes;
 pub mod heals;
 pub mod http;

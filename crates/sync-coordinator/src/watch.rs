@@ -2,34 +2,27 @@
 //!
 //! A sibling that comes back is told the trusted keys before anything is heard of it, since it may have
 //! forgotten them. Deltas and requests of peers never pass through the machine: they are carried from one
-//! sibling to the other, here.
+//! sibling to the other, requests here and deltas in [`Deltas`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use lattice_core::coordinator::Event;
 use lattice_core::exchange::PullPart;
-use lattice_core::model::{Entry, NodeId};
 use lattice_core::signed::Signed;
 use lattice_proto::convert::{self, InField as _, Invalid, Seals};
 use lattice_proto::{codec, sensor, store as store_proto};
-use lattice_runtime::{TaskGroup, trace};
+use lattice_runtime::TaskGroup;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, info_span, warn};
 
 use crate::announcer::own_seals;
+use crate::deltas::Deltas;
 use crate::http::{Address, URLS_MAX};
-use crate::metrics::{Delta, Metrics};
+use crate::metrics::Metrics;
 use crate::sensor::{Observed, Sight, observed};
 use crate::shell::{Hands, Input, Told, spawn};
 use crate::streams::{Happened, Kept, reason};
-
-/// Deltas that wait to be merged; more are dropped, since only a pull heals.
-const DELTAS_WAITING_MAX: usize = 64;
-
-/// Deltas that are merged at once: the store commits them together.
-const DELTAS_MERGING_MAX: usize = 4;
 
 /// Requests of peers that are answered at once over P2P.
 const SERVING_MAX: usize = 64;
@@ -50,19 +43,18 @@ impl Watch {
 
     /// Starts all of them.
     pub(crate) fn start(&self) {
-        let (deltas, waiting) = mpsc::channel(DELTAS_WAITING_MAX);
+        let (cluster, metrics) = (self.cluster.clone(), self.metrics.clone());
+        let deltas = Deltas::start(Arc::clone(&self.hands), cluster, metrics, self.tasks.clone());
         let watch = self.clone();
         self.task("watch peers", async move |ended| watch.peers(ended).await);
-        let watch = self.clone();
-        self.task("observe", async move |ended| watch.observe(ended, deltas).await);
-        let watch = self.clone();
-        self.task("merge deltas", async move |ended| watch.merge_deltas(ended, waiting).await);
+        let (watch, heard) = (self.clone(), deltas.clone());
+        self.task("observe", async move |ended| watch.observe(ended, &heard).await);
         let watch = self.clone();
         self.task("serve peers", async move |ended| watch.serve(ended).await);
         let watch = self.clone();
         self.task("watch seals", async move |ended| watch.seals(ended).await);
         let watch = self.clone();
-        self.task("watch local writes", async move |ended| watch.local_writes(ended).await);
+        self.task("watch local writes", async move |ended| watch.local_writes(ended, &deltas).await);
         let watch = self.clone();
         self.task("watch asked", async move |ended| watch.asked(ended).await);
         let watch = self.clone();
@@ -105,7 +97,7 @@ impl Watch {
         }
     }
 
-    async fn observe(&self, ended: CancellationToken, deltas: mpsc::Sender<(NodeId, Bytes)>) {
+    async fn observe(&self, ended: CancellationToken, deltas: &Deltas) {
         let mut stream = Kept::new();
         while let Some(happened) = stream.next(&ended, self.hands.sensor.observe()).await {
             match happened {
@@ -117,56 +109,10 @@ impl Watch {
                             Event::Heard { from, announcement: *announcement, wall: self.hands.wall() };
                         self.hands.inbox.send(event).instrument(span).await;
                     }
-                    Ok(Observed::Delta { writer, bytes }) => {
-                        if deltas.try_send((writer, bytes)).is_err() {
-                            self.metrics.delta(Delta::Dropped);
-                            debug!(peer = %writer, "too many deltas are waiting: one is dropped");
-                        }
-                    }
+                    Ok(Observed::Delta { writer, bytes }) => deltas.heard(writer, bytes),
                     Err(error) => warn!(%error, "the sensor heard what cannot be"),
                 },
                 Happened::Lost(status) => debug!(reason = reason(&status), "cannot observe"),
-            }
-        }
-    }
-
-    async fn merge_deltas(&self, ended: CancellationToken, mut waiting: mpsc::Receiver<(NodeId, Bytes)>) {
-        let merging = Arc::new(Semaphore::new(DELTAS_MERGING_MAX));
-        let forever = async {
-            while let Some((writer, bytes)) = waiting.recv().await {
-                let Ok(permit) = merging.clone().acquire_owned().await else { return };
-                let watch = self.clone();
-                spawn(&self.tasks, "merge delta", Span::current(), async move {
-                    watch.merge_delta(writer, bytes).await;
-                    drop(permit);
-                });
-            }
-        };
-        ended.run_until_cancelled(forever).await;
-    }
-
-    async fn merge_delta(&self, writer: NodeId, bytes: Bytes) {
-        if !self.hands.trust.keys().contains(&writer) {
-            self.metrics.delta(Delta::Refused);
-            debug!(peer = %writer, "delta of a key that is not trusted");
-            return;
-        }
-        let delta = match codec::decode_delta(bytes, &writer, &self.cluster) {
-            Ok(delta) => delta,
-            Err(error) => {
-                self.metrics.delta(Delta::Refused);
-                warn!(%error, peer = %writer, "delta refused");
-                return;
-            }
-        };
-        let span = info_span!("delta.merge", peer = %writer, entries = delta.entries.len());
-        trace::set_parent(&span, &delta.traceparent);
-        let merge = self.hands.store.merge(&delta.entries, store_proto::v1::Origin::Delta);
-        match merge.instrument(span).await {
-            Ok(_) => self.metrics.delta(Delta::Merged),
-            Err(error) => {
-                self.metrics.delta(Delta::Dropped);
-                debug!(%error, peer = %writer, "cannot merge a delta: a pull will bring it");
             }
         }
     }
@@ -235,52 +181,15 @@ impl Watch {
         }
     }
 
-    async fn local_writes(&self, ended: CancellationToken) {
+    async fn local_writes(&self, ended: CancellationToken, deltas: &Deltas) {
         let mut stream = Kept::new();
         while let Some(happened) = stream.next(&ended, self.hands.store.watch_local_writes()).await {
             match happened {
                 Happened::Opened => {}
-                Happened::Message(message) => self.broadcast(message).await,
+                Happened::Message(message) => deltas.written(message),
                 Happened::Lost(status) => debug!(reason = reason(&status), "cannot watch local writes"),
             }
         }
-    }
-
-    async fn broadcast(&self, writes: store_proto::v1::LocalWrites) {
-        if writes.missed > 0 {
-            debug!(
-                writes = writes.missed,
-                "local writes came too fast to be broadcast: pulls will bring them"
-            );
-        }
-        let entries: Result<Vec<Entry>, Invalid> = writes.entries.into_iter().map(Entry::try_from).collect();
-        let entries = match entries {
-            Ok(entries) => entries,
-            Err(error) => {
-                warn!(%error, "the store tells of writes what cannot be");
-                return;
-            }
-        };
-        let span = info_span!("delta.broadcast", entries = entries.len());
-        trace::set_parent(&span, &writes.traceparent);
-        let deltas = codec::split_deltas(&self.cluster, &entries, &writes.traceparent);
-        if deltas.left_out > 0 {
-            debug!(entries = deltas.left_out, "too large for a delta: pulls will bring them");
-        }
-        async {
-            for delta in deltas.messages {
-                match self.hands.sensor.broadcast(delta).await {
-                    Ok(true) => self.metrics.delta(Delta::Sent),
-                    Ok(false) => self.metrics.delta(Delta::NotSent),
-                    Err(status) => {
-                        self.metrics.delta(Delta::NotSent);
-                        debug!(reason = reason(&status), "cannot broadcast: pulls will bring it");
-                    }
-                }
-            }
-        }
-        .instrument(span)
-        .await;
     }
 
     async fn asked(&self, ended: CancellationToken) {

@@ -225,7 +225,7 @@ impl Node {
             Ok(entry) => {
                 if self.shell.is_some() && self.sensor.is_some() {
                     let deltas = codec::split_deltas(CLUSTER, std::slice::from_ref(&entry), "");
-                    out.deltas.extend(deltas.messages.into_iter().map(Bytes::from));
+                    out.deltas.extend(deltas.map(Bytes::from));
                 }
                 out.seen.push(Seen::Acknowledged(entry));
                 true

@@ -1,7 +1,10 @@
 //! Deltas: batches of a node's own committed writes, broadcast on gossipsub, whose signature names the node.
+//!
+//! Every legal entry fits into a delta: one that did not would reach nobody before it counted as a divergence
+//! of a cluster that is well. Batches are cut far smaller, so that one that is lost takes little with it.
 
 use bytes::Bytes;
-use lattice_core::model::{Entry, NodeId};
+use lattice_core::model::{Entry, KEY_BYTES_MAX, NodeId, VALUE_BYTES_MAX};
 use prost::Message as _;
 
 use super::error::decode;
@@ -9,8 +12,10 @@ use super::shape;
 use crate::convert::{self, Invalid};
 use crate::peer::v1 as wire;
 
-/// The most bytes of a delta, well under the message limit of gossipsub.
-pub const DELTA_BYTES_MAX: usize = 256 << 10;
+/// The most bytes of a delta: the largest entry, and what its version, expiry, cluster, trace and framing take.
+pub const DELTA_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 512;
+/// Where a batch is cut; only an entry that is larger by itself makes a larger delta.
+pub const DELTA_BYTES_TARGET: usize = 256 << 10;
 /// The most entries of a delta.
 pub const DELTA_ENTRIES_MAX: usize = 1_024;
 
@@ -21,15 +26,6 @@ pub struct Delta {
     pub entries: Vec<Entry>,
     /// W3C trace context of the first of them; empty without a trace.
     pub traceparent: String,
-}
-
-/// Entries as deltas; see [`split_deltas`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Deltas {
-    /// The deltas, encoded.
-    pub messages: Vec<Vec<u8>>,
-    /// How many entries fit into no delta; only a pull brings them.
-    pub left_out: usize,
 }
 
 /// Why a delta is dropped.
@@ -70,30 +66,34 @@ pub fn encode_delta(cluster: &str, entries: &[Entry], traceparent: &str) -> Vec<
     delta.encode_to_vec()
 }
 
-/// Encodes entries as deltas within their bounds, in order. An entry too large for any delta is left out.
-pub fn split_deltas(cluster: &str, entries: &[Entry], traceparent: &str) -> Deltas {
+/// Encodes entries as deltas, in order: each within [`DELTA_BYTES_TARGET`] and [`DELTA_ENTRIES_MAX`], or of one
+/// entry. A trace context too long for a delta is left out.
+pub fn split_deltas<'a>(
+    cluster: &'a str,
+    entries: &'a [Entry],
+    traceparent: &'a str,
+) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let traceparent = if traceparent.len() <= convert::TRACEPARENT_BYTES_MAX { traceparent } else { "" };
     let frame = encode_delta(cluster, &[], traceparent).len();
-    let mut deltas = Deltas::default();
-    let mut batch = Vec::new();
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let (batch, left) = rest.split_at(batch_length(rest, frame));
+        rest = left;
+        (!batch.is_empty()).then(|| encode_delta(cluster, batch, traceparent))
+    })
+}
+
+/// How many of the entries the next delta takes, whose frame has so many bytes.
+fn batch_length(entries: &[Entry], frame: usize) -> usize {
+    let length = entries.len().min(DELTA_ENTRIES_MAX);
     let mut bytes = frame;
-    for entry in entries {
-        let size = framed(super::entry_bytes(entry));
-        if frame + size > DELTA_BYTES_MAX {
-            deltas.left_out += 1;
-            continue;
+    for (index, entry) in entries[..length].iter().enumerate() {
+        bytes += framed(super::entry_bytes(entry));
+        if index > 0 && bytes > DELTA_BYTES_TARGET {
+            return index;
         }
-        if bytes + size > DELTA_BYTES_MAX || batch.len() == DELTA_ENTRIES_MAX {
-            deltas.messages.push(encode_delta(cluster, &batch, traceparent));
-            batch.clear();
-            bytes = frame;
-        }
-        batch.push(entry.clone());
-        bytes += size;
     }
-    if !batch.is_empty() {
-        deltas.messages.push(encode_delta(cluster, &batch, traceparent));
-    }
-    deltas
+    length
 }
 
 /// Parses a delta that `writer` signed.

@@ -21,7 +21,8 @@ mod shape;
 pub use announcement::{ANNOUNCEMENT_BYTES_MAX, decode_announcement, open_announcement, sign_announcement};
 pub use check::{Refused, RequestChecks, ResponseChecks, ResponseError, open_request, open_response};
 pub use delta::{
-    DELTA_BYTES_MAX, DELTA_ENTRIES_MAX, Delta, DeltaError, Deltas, decode_delta, encode_delta, split_deltas,
+    DELTA_BYTES_MAX, DELTA_BYTES_TARGET, DELTA_ENTRIES_MAX, Delta, DeltaError, decode_delta, encode_delta,
+    split_deltas,
 };
 pub use envelope::{
     Header, parse_request, parse_response, read_header, request_hash, sign_request, sign_response,

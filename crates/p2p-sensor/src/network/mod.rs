@@ -33,11 +33,15 @@ use tokio_util::sync::CancellationToken;
 use crate::behaviour::Behaviour;
 use crate::desk::Desk;
 use crate::dialer::{self, Dialer, Effect, Outcome, Target};
+use crate::gossip::Gate;
 use crate::metrics::Metrics;
+use crate::observers::Observers;
 use crate::peers::Peers;
 use crate::{address, identity};
 
-pub(crate) use command::{COMMANDS_MAX, Command, ExchangeError};
+pub(crate) use command::{
+    ANSWERS_BYTES_MAX, COMMANDS_MAX, Command, DELTAS_BYTES_MAX, ExchangeError, REQUESTS_BYTES_MAX,
+};
 
 /// How long a peer's request waits for whoever answers here; a little less than the peer waits for it.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
@@ -46,7 +50,7 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) announcements: broadcast::Sender<Observation>,
-    pub(crate) deltas: broadcast::Sender<Observation>,
+    pub(crate) deltas: Observers,
 }
 
 /// What the loop is made of; see [`Network`].
@@ -55,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) me: NodeId,
     pub(crate) cluster: String,
     pub(crate) topic: TopicHash,
+    pub(crate) gate: Gate,
     pub(crate) clock: Clock,
     pub(crate) dialer: Dialer,
     pub(crate) liveness: Liveness,
@@ -73,6 +78,7 @@ pub(crate) struct Network {
     me: NodeId,
     cluster: String,
     topic: TopicHash,
+    gate: Gate,
     clock: Clock,
     commands: mpsc::Receiver<Command>,
     cut: watch::Receiver<bool>,
@@ -105,6 +111,7 @@ impl Network {
             me: parts.me,
             cluster: parts.cluster,
             topic: parts.topic,
+            gate: parts.gate,
             clock: parts.clock,
             commands: parts.commands,
             cut: parts.cut,
@@ -195,6 +202,7 @@ impl Network {
         tracing::info!(trusted = peers.len(), "trusted keys are set");
         self.swarm.behaviour_mut().membership.set_trusted(peers);
         self.trusted.clone_from(&others);
+        self.gate.set_trusted(others.clone());
         self.liveness_event(liveness::Event::TrustChanged { trusted: others.clone() });
         self.dial_event(dialer::Event::Trust(others));
         self.dirty = true;

@@ -4,15 +4,16 @@ use bytes::Bytes;
 use lattice_core::liveness;
 use lattice_core::model::NodeId;
 use lattice_core::signed::Signed;
-use lattice_proto::codec::{self, DELTA_BYTES_MAX, OpenError};
+use lattice_proto::codec::{self, OpenError};
 use lattice_proto::sensor::v1::{Observation, observation};
-use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
+use libp2p::gossipsub::{self, PublishError};
 use libp2p::request_response::{
     Event as RequestEvent, Message as RequestMessage, OutboundFailure, OutboundRequestId, ResponseChannel,
 };
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
+use super::command::Room;
 use super::{Command, ExchangeError, Network};
 use crate::desk;
 use crate::identity;
@@ -27,6 +28,7 @@ const EXCHANGES_PER_PEER_MAX: usize = 16;
 pub(super) struct Asked {
     node: NodeId,
     reply: oneshot::Sender<Result<Signed, ExchangeError>>,
+    _room: Room,
 }
 
 impl Network {
@@ -35,16 +37,20 @@ impl Network {
             Command::Announce { announcement, to, reply } => {
                 let _ = reply.send(self.announce(&announcement, to));
             }
-            Command::Broadcast { delta, reply } => {
+            Command::Broadcast { delta, room, reply } => {
                 let _ = reply.send(self.broadcast(delta));
+                drop(room);
             }
-            Command::Exchange { node, request, reply } => self.ask(node, request, reply),
+            Command::Exchange { node, request, room, reply } => self.ask(node, request, room, reply),
             Command::Serve { caller, requests } => {
                 for reply in self.desk.open(caller, requests) {
                     self.refuse_exchange(reply, Ended::Unanswered);
                 }
             }
-            Command::Answer { caller, id, response } => self.answer(caller, id, response),
+            Command::Answer { caller, id, response, room } => {
+                self.answer(caller, id, response);
+                drop(room);
+            }
             Command::CallerGone { caller } => {
                 for reply in self.desk.close(caller) {
                     self.refuse_exchange(reply, Ended::Unanswered);
@@ -132,48 +138,46 @@ impl Network {
         Ok(opened.announcement)
     }
 
+    /// Whether it is on its way to anybody. A hint that nobody gets is a hint that a pull will make up for.
     fn broadcast(&mut self, delta: Vec<u8>) -> bool {
         let topic = self.topic.clone();
-        let (what, published) = match self.swarm.behaviour_mut().gossipsub.publish(topic, delta) {
-            Ok(_) => (Gossip::Published, true),
-            Err(PublishError::NoPeersSubscribedToTopic) => (Gossip::NoPeers, false),
-            // A hint that nobody gets is a hint that a pull will make up for.
+        match self.swarm.behaviour_mut().gossipsub.publish(topic, delta) {
+            Ok(_) => {
+                self.metrics.gossip(Gossip::Published);
+                true
+            }
+            Err(PublishError::NoPeersSubscribedToTopic) => {
+                self.metrics.gossip(Gossip::NoPeers);
+                false
+            }
+            // Counted for each of them, when gossipsub reports who is slow.
+            Err(PublishError::AllQueuesFull(_)) => false,
             Err(error) => {
                 tracing::debug!(%error, "delta not published");
-                (Gossip::Dropped, false)
+                self.metrics.gossip(Gossip::Dropped);
+                false
             }
-        };
-        self.metrics.gossip(what);
-        published
+        }
     }
 
     pub(super) fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
-            gossipsub::Event::Message { propagation_source, message_id, message } => {
-                let author = message.source.as_ref().and_then(|peer| self.author(peer));
-                let size_ok = message.data.len() <= DELTA_BYTES_MAX;
-                let accepted = author.filter(|_| size_ok);
-                let acceptance = match accepted {
-                    Some(_) => MessageAcceptance::Accept,
-                    None => MessageAcceptance::Reject,
-                };
-                self.swarm.behaviour_mut().gossipsub.report_message_validation_result(
-                    &message_id,
-                    &propagation_source,
-                    acceptance,
-                );
-                let Some(node) = accepted else {
-                    tracing::debug!(from = %propagation_source, "delta of no trusted author refused");
-                    return self.metrics.gossip(Gossip::Refused);
-                };
+            gossipsub::Event::Message { message, .. } => {
+                let author = message.source.and_then(|peer| identity::node_id(&peer).ok());
+                debug_assert!(author.is_some(), "the gate lets nobody else in");
+                let Some(node) = author else { return };
                 self.metrics.gossip(Gossip::Heard);
-                let _ = self.heard.deltas.send(Observation {
+                let bytes = message.data.len();
+                let delta = Observation {
                     node: Bytes::copy_from_slice(node.as_bytes()),
                     what: Some(observation::What::Delta(message.data.into())),
-                });
+                };
+                self.heard.deltas.tell(&delta, bytes);
             }
-            gossipsub::Event::SlowPeer { peer_id, .. } => {
-                tracing::debug!(peer = %peer_id, "peer is too slow for deltas");
+            gossipsub::Event::SlowPeer { peer_id, failed_messages } => {
+                let lost = failed_messages.non_priority;
+                tracing::debug!(peer = %peer_id, lost, "peer is too slow for deltas");
+                self.metrics.gossip_lost(lost as u64);
             }
             gossipsub::Event::Subscribed { .. }
             | gossipsub::Event::Unsubscribed { .. }
@@ -181,13 +185,13 @@ impl Network {
         }
     }
 
-    /// The trusted node that signed a delta; it need not be connected to us.
-    fn author(&self, peer: &PeerId) -> Option<NodeId> {
-        let node = identity::node_id(peer).ok()?;
-        self.trusted.contains(&node).then_some(node)
-    }
-
-    fn ask(&mut self, node: NodeId, request: Signed, reply: oneshot::Sender<Result<Signed, ExchangeError>>) {
+    fn ask(
+        &mut self,
+        node: NodeId,
+        request: Signed,
+        room: Room,
+        reply: oneshot::Sender<Result<Signed, ExchangeError>>,
+    ) {
         let Some(peer) = self.connected(&node) else {
             self.metrics.exchange(Direction::Out, Ended::Failed);
             let _ = reply.send(Err(ExchangeError::NotConnected));
@@ -200,7 +204,7 @@ impl Network {
             return;
         }
         let id = self.swarm.behaviour_mut().exchange.send_request(&peer, request);
-        self.exchanges.insert(id, Asked { node, reply });
+        self.exchanges.insert(id, Asked { node, reply, _room: room });
     }
 
     pub(super) fn on_exchange(&mut self, event: RequestEvent<Signed, Option<Signed>>) {

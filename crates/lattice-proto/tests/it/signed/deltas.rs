@@ -1,7 +1,9 @@
 //! Deltas, as they are split, signed by gossip and heard.
 
-use lattice_core::model::{Content, Entry};
-use lattice_proto::codec::{self, DELTA_BYTES_MAX, DeltaError};
+use lattice_core::model::{Content, Entry, Hlc, KEY_BYTES_MAX, Key, VALUE_BYTES_MAX, Version};
+use lattice_core::time::WallTime;
+use lattice_proto::codec::{self, DELTA_BYTES_MAX, DELTA_BYTES_TARGET, DeltaError};
+use lattice_proto::convert::{CLUSTER_BYTES_MAX, TRACEPARENT_BYTES_MAX};
 
 use crate::fixtures::*;
 
@@ -28,18 +30,54 @@ fn a_delta_says_why_it_is_dropped() {
     assert_eq!(error.to_string(), "delta is malformed: entries: takes at most 1024 in all, got 1025");
 }
 
-#[test]
-fn deltas_are_split_at_their_bounds() {
-    let many = vec![tombstone(); 1_025];
-    let deltas = codec::split_deltas("lattice", &many, "");
-    assert_eq!((deltas.messages.len(), deltas.left_out), (2, 0));
+fn of_size(bytes: usize) -> Entry {
+    Entry { content: Content::Value(vec![7; bytes].into()), ..entry() }
+}
 
-    let of_size = |bytes: usize| Entry { content: Content::Value(vec![7; bytes].into()), ..entry() };
-    let deltas =
-        codec::split_deltas("lattice", &[of_size(200 << 10), of_size(1 << 20), of_size(100 << 10)], "");
-    assert_eq!((deltas.messages.len(), deltas.left_out), (2, 1), "one value fits into no delta");
-    for message in deltas.messages {
-        assert!(codec::decode_delta(message.into(), &asker(), "lattice").is_ok());
-    }
-    assert!(codec::split_deltas("lattice", &[], "").messages.is_empty());
+/// How many entries each delta carries, in order; every one is taken by whoever hears it.
+fn split(entries: &[Entry]) -> Vec<usize> {
+    let heard = |delta: Vec<u8>| codec::decode_delta(delta.into(), &asker(), "lattice").unwrap();
+    codec::split_deltas("lattice", entries, "").map(|delta| heard(delta).entries.len()).collect()
+}
+
+#[test]
+fn deltas_are_cut_at_their_target_and_at_their_count() {
+    assert_eq!(split(&[]), Vec::<usize>::new());
+    assert_eq!(split(&vec![tombstone(); 1_025]), [1_024, 1]);
+    assert_eq!(split(&[of_size(100 << 10), of_size(100 << 10), of_size(100 << 10)]), [2, 1]);
+    let full =
+        DELTA_BYTES_TARGET - codec::encode_delta("lattice", &[of_size(200 << 10)], "").len() + (200 << 10);
+    assert_eq!(split(&[of_size(full), tombstone()]), [1, 1]);
+    let half = of_size((full - 200) / 2);
+    assert_eq!(split(&[half.clone(), half.clone(), half]), [2, 1]);
+}
+
+#[test]
+fn an_entry_above_the_target_travels_alone() {
+    let large = of_size(300 << 10);
+    assert_eq!(
+        split(&[tombstone(), large.clone(), tombstone(), tombstone(), large.clone(), large]),
+        [1, 1, 2, 1, 1]
+    );
+}
+
+#[test]
+fn every_legal_entry_fits_into_a_delta() {
+    let largest = Entry {
+        key: Key::try_from("k".repeat(KEY_BYTES_MAX).as_str()).unwrap(),
+        version: Version { hlc: Hlc(u64::MAX), writer: asker() },
+        expires: Some(WallTime(u64::MAX)),
+        content: Content::Value(vec![7; VALUE_BYTES_MAX].into()),
+    };
+    let (cluster, trace) = ("c".repeat(CLUSTER_BYTES_MAX), "t".repeat(TRACEPARENT_BYTES_MAX));
+    let entries = [largest];
+    let deltas: Vec<Vec<u8>> = codec::split_deltas(&cluster, &entries, &trace).collect();
+    assert_eq!(deltas.len(), 1);
+    assert!(deltas[0].len() <= DELTA_BYTES_MAX, "{} bytes", deltas[0].len());
+    let delta = codec::decode_delta(deltas[0].clone().into(), &asker(), &cluster).unwrap();
+    assert_eq!((delta.entries.as_slice(), delta.traceparent), (entries.as_slice(), trace));
+
+    let too_long = "t".repeat(TRACEPARENT_BYTES_MAX + 1);
+    let without = codec::split_deltas("lattice", &entries, &too_long).next().unwrap();
+    assert_eq!(codec::decode_delta(without.into(), &asker(), "lattice").unwrap().traceparent, "");
 }
