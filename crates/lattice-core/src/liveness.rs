@@ -1,9 +1,9 @@
 //! Tells peers that are really there from connections that only look like it.
 //!
 //! A live peer is trusted, directly connected, *and* has sent a validly signed announcement on that
-//! connection within `peer_timeout`. A connected but silent one is a zombie: reported, never counted. Strangers
-//! are not peers. What was heard on a connection is forgotten with it, so that a peer is live again only once
-//! it has spoken again.
+//! connection within `peer_timeout`. A connected but silent one is a zombie: reported, never counted. One that has
+//! just connected is neither: it is given a grace to speak. Strangers are not peers. What was heard on a
+//! connection is forgotten with it, so that a peer is live again only once it has spoken again.
 //!
 //! Run by the p2p-sensor, which knows the connections.
 
@@ -18,6 +18,8 @@ use crate::time::Monotonic;
 pub enum State {
     /// Connected, and heard from within the timeout.
     Live,
+    /// Connected a moment ago, and not heard yet.
+    Fresh,
     /// Connected, and silent.
     Zombie,
     /// Not connected.
@@ -68,6 +70,8 @@ pub enum Effect {
 pub struct Counts {
     /// Connected and heard from.
     pub live: usize,
+    /// Connected just now, and not heard yet.
+    pub fresh: usize,
     /// Connected and silent.
     pub zombie: usize,
 }
@@ -75,12 +79,13 @@ pub struct Counts {
 impl Counts {
     /// All that are connected.
     pub fn connected(self) -> usize {
-        self.live + self.zombie
+        self.live + self.fresh + self.zombie
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Peer {
+    connected: Monotonic,
     /// When it was last heard on its present connections.
     heard: Option<Monotonic>,
     state: State,
@@ -90,15 +95,17 @@ struct Peer {
 #[derive(Clone, Debug)]
 pub struct Liveness {
     peer_timeout: Duration,
+    grace: Duration,
     trusted: BTreeSet<NodeId>,
     /// The connected ones, all of them trusted.
     peers: BTreeMap<NodeId, Peer>,
 }
 
 impl Liveness {
-    /// Nobody is connected; `trusted` without our own key.
-    pub fn new(peer_timeout: Duration, trusted: BTreeSet<NodeId>) -> Self {
-        Self { peer_timeout, trusted, peers: BTreeMap::new() }
+    /// Nobody is connected; `trusted` without our own key. One that connects has `grace` to speak, usually a
+    /// heartbeat.
+    pub fn new(peer_timeout: Duration, grace: Duration, trusted: BTreeSet<NodeId>) -> Self {
+        Self { peer_timeout, grace, trusted, peers: BTreeMap::new() }
     }
 
     /// Takes in what happened.
@@ -106,8 +113,8 @@ impl Liveness {
         match event {
             Event::Connected { peer } => {
                 if self.trusted.contains(&peer) && !self.peers.contains_key(&peer) {
-                    self.peers.insert(peer, Peer { heard: None, state: State::Zombie });
-                    effects.push(Effect::Changed { peer, state: State::Zombie });
+                    self.peers.insert(peer, Peer { connected: now, heard: None, state: State::Fresh });
+                    effects.push(Effect::Changed { peer, state: State::Fresh });
                 }
             }
             Event::Disconnected { peer } => self.forget(peer, effects),
@@ -128,8 +135,11 @@ impl Liveness {
             Event::Tick => {}
         }
         for (&peer, known) in &mut self.peers {
-            let live = known.heard.is_some_and(|heard| now.since(heard) < self.peer_timeout);
-            let state = if live { State::Live } else { State::Zombie };
+            let state = match known.heard {
+                Some(heard) if now.since(heard) < self.peer_timeout => State::Live,
+                None if now.since(known.connected) < self.grace => State::Fresh,
+                Some(_) | None => State::Zombie,
+            };
             if known.state != state {
                 known.state = state;
                 effects.push(Effect::Changed { peer, state });
@@ -138,10 +148,14 @@ impl Liveness {
         debug_assert!(self.peers.keys().all(|peer| self.trusted.contains(peer)), "a stranger is not a peer");
     }
 
-    /// When the next live peer falls silent.
+    /// When the next peer becomes a zombie, if nothing is heard.
     pub fn deadline(&self) -> Option<Monotonic> {
-        let live = self.peers.values().filter(|peer| peer.state == State::Live);
-        live.filter_map(|peer| peer.heard).min().map(|heard| heard + self.peer_timeout)
+        let due = |peer: &Peer| match (peer.state, peer.heard) {
+            (State::Live, Some(heard)) => Some(heard + self.peer_timeout),
+            (State::Fresh, _) => Some(peer.connected + self.grace),
+            (State::Live | State::Zombie | State::Down, _) => None,
+        };
+        self.peers.values().filter_map(due).min()
     }
 
     /// What a peer is.
@@ -149,15 +163,15 @@ impl Liveness {
         self.peers.get(peer).map_or(State::Down, |known| known.state)
     }
 
-    /// The connected peers, live or zombie, and when each was last heard.
+    /// The connected peers, live or not, and when each was last heard.
     pub fn connected(&self) -> impl Iterator<Item = (NodeId, State, Option<Monotonic>)> + '_ {
         self.peers.iter().map(|(&peer, known)| (peer, known.state, known.heard))
     }
 
     /// How many are what.
     pub fn counts(&self) -> Counts {
-        let live = self.peers.values().filter(|peer| peer.state == State::Live).count();
-        Counts { live, zombie: self.peers.len() - live }
+        let count = |state| self.peers.values().filter(|peer| peer.state == state).count();
+        Counts { live: count(State::Live), fresh: count(State::Fresh), zombie: count(State::Zombie) }
     }
 
     fn forget(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
@@ -172,6 +186,7 @@ mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(30);
+    const GRACE: Duration = Duration::from_secs(5);
     const A: NodeId = NodeId([1; 32]);
     const B: NodeId = NodeId([2; 32]);
     const STRANGER: NodeId = NodeId([9; 32]);
@@ -181,7 +196,7 @@ mod tests {
     }
 
     fn machine() -> Liveness {
-        Liveness::new(TIMEOUT, BTreeSet::from([A, B]))
+        Liveness::new(TIMEOUT, GRACE, BTreeSet::from([A, B]))
     }
 
     fn handle(machine: &mut Liveness, seconds: u64, event: Event) -> Vec<(NodeId, State)> {
@@ -193,9 +208,9 @@ mod tests {
     #[test]
     fn each_transition() {
         let mut machine = machine();
-        assert_eq!(handle(&mut machine, 0, Event::Connected { peer: A }), [(A, State::Zombie)]);
+        assert_eq!(handle(&mut machine, 0, Event::Connected { peer: A }), [(A, State::Fresh)]);
         assert_eq!(handle(&mut machine, 0, Event::Connected { peer: A }), []);
-        assert_eq!(machine.deadline(), None);
+        assert_eq!(machine.deadline(), Some(at(5)));
         assert_eq!(handle(&mut machine, 1, Event::Heard { peer: A }), [(A, State::Live)]);
         assert_eq!(machine.deadline(), Some(at(31)));
         assert_eq!(handle(&mut machine, 5, Event::Heard { peer: A }), []);
@@ -204,7 +219,7 @@ mod tests {
         assert_eq!(handle(&mut machine, 35, Event::Tick), [(A, State::Zombie)]);
         assert_eq!(machine.deadline(), None);
         assert_eq!(handle(&mut machine, 40, Event::Heard { peer: A }), [(A, State::Live)]);
-        assert_eq!(machine.counts(), Counts { live: 1, zombie: 0 });
+        assert_eq!(machine.counts(), Counts { live: 1, fresh: 0, zombie: 0 });
         assert_eq!(handle(&mut machine, 41, Event::Disconnected { peer: A }), [(A, State::Down)]);
         assert_eq!(handle(&mut machine, 41, Event::Disconnected { peer: A }), []);
         assert_eq!(machine.state(&A), State::Down);
@@ -217,8 +232,23 @@ mod tests {
         handle(&mut machine, 1, Event::Heard { peer: A });
         handle(&mut machine, 2, Event::Disconnected { peer: A });
         assert_eq!(handle(&mut machine, 2, Event::Heard { peer: A }), [], "heard on a closed connection");
-        assert_eq!(handle(&mut machine, 3, Event::Connected { peer: A }), [(A, State::Zombie)]);
-        assert_eq!(machine.state(&A), State::Zombie);
+        assert_eq!(handle(&mut machine, 3, Event::Connected { peer: A }), [(A, State::Fresh)]);
+        assert_eq!(machine.state(&A), State::Fresh);
+    }
+
+    #[test]
+    fn one_that_connects_and_never_speaks_is_a_zombie_after_its_grace() {
+        let mut machine = machine();
+        handle(&mut machine, 10, Event::Connected { peer: A });
+        assert_eq!(machine.counts(), Counts { live: 0, fresh: 1, zombie: 0 });
+        assert_eq!(
+            handle(&mut machine, 12, Event::Connected { peer: A }),
+            [],
+            "the grace does not begin anew"
+        );
+        assert_eq!(handle(&mut machine, 14, Event::Tick), []);
+        assert_eq!(handle(&mut machine, 15, Event::Tick), [(A, State::Zombie)]);
+        assert_eq!((machine.counts().connected(), machine.deadline()), (1, None));
     }
 
     #[test]
@@ -241,17 +271,16 @@ mod tests {
         handle(&mut machine, 0, Event::Heard { peer: B });
         let only_a = Event::TrustChanged { trusted: BTreeSet::from([A]) };
         assert_eq!(handle(&mut machine, 1, only_a), [(B, State::Down)]);
-        assert_eq!(machine.counts(), Counts { live: 0, zombie: 1 });
+        assert_eq!(machine.counts(), Counts { live: 0, fresh: 1, zombie: 0 });
         assert_eq!(handle(&mut machine, 1, Event::Connected { peer: B }), []);
     }
 
     #[test]
     fn a_tick_at_the_deadline_moves_the_deadline() {
         let mut machine = machine();
-        for (peer, second) in [(A, 0), (B, 7)] {
-            handle(&mut machine, second, Event::Connected { peer });
-            handle(&mut machine, second, Event::Heard { peer });
-        }
+        handle(&mut machine, 0, Event::Connected { peer: A });
+        handle(&mut machine, 0, Event::Heard { peer: A });
+        handle(&mut machine, 7, Event::Connected { peer: B });
         while let Some(deadline) = machine.deadline() {
             machine.handle(deadline, Event::Tick, &mut Vec::new());
             assert!(machine.deadline().is_none_or(|next| next > deadline));

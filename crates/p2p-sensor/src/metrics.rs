@@ -1,5 +1,6 @@
 //! What the sensor counts. Every series exists from the start, with 0.
 
+use lattice_core::liveness::Counts;
 use lattice_runtime::Metrics as Registered;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -136,7 +137,7 @@ impl Metrics {
             let m = metrics.clone();
             registry.register(
                 "lattice_sensor_peers",
-                "Peers by state; connected is live and zombie",
+                "Peers by state; connected is live, zombie and not heard yet",
                 m.peers,
             );
             registry.register(
@@ -195,8 +196,8 @@ impl Metrics {
     }
 
     /// How many peers are what.
-    pub(crate) fn set_peers(&self, live: usize, zombie: usize) {
-        for (state, count) in STATES.into_iter().zip([live, zombie, live + zombie]) {
+    pub(crate) fn set_peers(&self, counts: Counts) {
+        for (state, count) in STATES.into_iter().zip([counts.live, counts.zombie, counts.connected()]) {
             self.peers.get_or_create(&State { state }).set(count as i64);
         }
     }

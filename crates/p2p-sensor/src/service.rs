@@ -1,5 +1,6 @@
 //! The service as a whole: gets the ports, runs, drains.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -257,7 +258,7 @@ async fn network(
         gate,
         clock: runtime.clock.clone(),
         dialer: Dialer::new(now, me, bootstrap, bounds, entropy::seed()),
-        liveness: Liveness::new(sensor.peer_timeout, std::collections::BTreeSet::new()),
+        liveness: Liveness::new(sensor.peer_timeout, sensor.heartbeat_interval, BTreeSet::new()),
         trusted,
         commands: channels.commands,
         cut: channels.cut,

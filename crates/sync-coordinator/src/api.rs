@@ -300,7 +300,8 @@ fn peer_of(peer: &PeerStatus, details: &[Detail], now: Monotonic, wall: WallTime
     let state = match peer.state {
         liveness::State::Live => wire::PeerState::Live,
         liveness::State::Zombie => wire::PeerState::Zombie,
-        liveness::State::Down => wire::PeerState::Down,
+        // Of one that has just connected nothing is known yet.
+        liveness::State::Fresh | liveness::State::Down => wire::PeerState::Down,
     };
     let path = match peer.path {
         Path::P2p => wire::Path::P2p,

@@ -167,6 +167,7 @@ impl TryFrom<wire::WatchPeersResponse> for Sight {
         for (index, peer) in wire.peers.into_iter().enumerate() {
             let state = match peer.state() {
                 wire::State::Live => liveness::State::Live,
+                wire::State::Fresh => liveness::State::Fresh,
                 wire::State::Zombie => liveness::State::Zombie,
                 wire::State::Unspecified => {
                     return Err(Invalid::missing("state")).in_item("peers", index);

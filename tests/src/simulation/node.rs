@@ -119,7 +119,7 @@ impl Node {
     pub fn start_sensor(&mut self, now: Duration, out: &mut Outbox) {
         if self.sensor.is_none() {
             let peers = self.trusted.iter().filter(|id| **id != self.id).copied().collect();
-            self.sensor = Some(Sensor::new(now, self.settings.peer_timeout, peers));
+            self.sensor = Some(Sensor::new(now, &self.settings, peers));
             self.tell_sensor(now, out);
         }
     }

@@ -8,6 +8,7 @@ use lattice_core::liveness::{self, Liveness};
 use lattice_core::model::NodeId;
 
 use super::node::monotonic;
+use super::settings::Settings;
 
 /// A running sensor.
 #[derive(Debug)]
@@ -18,8 +19,9 @@ pub struct Sensor {
 
 impl Sensor {
     /// Nobody is connected.
-    pub fn new(now: Duration, peer_timeout: Duration, trusted: BTreeSet<NodeId>) -> Self {
-        Self { started: now, liveness: Liveness::new(peer_timeout, trusted) }
+    pub fn new(now: Duration, settings: &Settings, trusted: BTreeSet<NodeId>) -> Self {
+        let liveness = Liveness::new(settings.peer_timeout, settings.heartbeat_interval, trusted);
+        Self { started: now, liveness }
     }
 
     /// Hands the machine what happened. Whether anything changed that others are told.
@@ -29,7 +31,7 @@ impl Sensor {
         !effects.is_empty()
     }
 
-    /// When the next live peer falls silent.
+    /// When the next peer becomes a zombie, if nothing is heard.
     pub fn deadline(&self) -> Option<Duration> {
         self.liveness.deadline().map(|deadline| self.started + deadline.0)
     }

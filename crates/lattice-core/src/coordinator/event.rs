@@ -176,7 +176,7 @@ pub struct OwnSeals {
 pub struct SensorPeer {
     /// Who.
     pub node: NodeId,
-    /// Live or zombie.
+    /// Anything but down.
     pub state: liveness::State,
     /// Multiaddrs of its connections.
     pub addresses: Vec<String>,

@@ -9,6 +9,7 @@
 //! event it is answered. Time comes with every event; wall-clock time only where signed times are judged.
 
 mod clocks;
+mod count;
 mod effect;
 mod event;
 mod failures;
@@ -40,12 +41,12 @@ use crate::clock::WRONG_HOLDS;
 use crate::divergence::{self, Divergence};
 use crate::failover::{self, Failover, Mode, Path};
 use crate::hearing::Register;
-use crate::liveness;
 use crate::model::{EpochLength, Incarnation, NodeId};
 use crate::renewal::{self, Renewals};
 use crate::time::{Monotonic, WallTime};
 
 use clocks::{Changes, Clocks};
+use count::Count;
 use peers::Peer;
 use polls::PROBE_INTERVALS;
 use pulls::Running;
@@ -159,8 +160,7 @@ struct Sensor {
     enabled: bool,
     started: bool,
     error: String,
-    /// The count of live peers that was told last.
-    live_told: Option<usize>,
+    count: Count,
 }
 
 impl Coordinator {
@@ -191,7 +191,7 @@ impl Coordinator {
                 enabled: config.p2p_enabled,
                 started: false,
                 error: String::new(),
-                live_told: None,
+                count: Count::default(),
             },
             own: None,
             store_error: None,
@@ -228,7 +228,7 @@ impl Coordinator {
             Event::StoreGone { reason } => self.store_gone(&reason, effects),
             Event::Sequence { incarnation, last } => self.numbered(now, incarnation, last, effects),
             Event::Sensor { enabled, started, error, peers } => {
-                let first = self.sensor.available.replace(true).is_none();
+                self.sensor.available = Some(true);
                 self.sensor.started = started;
                 self.sensor.error = error;
                 if self.sensor.enabled != enabled {
@@ -236,9 +236,6 @@ impl Coordinator {
                     self.fail_over(now, failover::Event::P2pEnabled(enabled), effects);
                 }
                 self.sensor_peers(now, &peers, effects);
-                if first {
-                    self.tell_first_timer(effects);
-                }
             }
             Event::SensorGone { reason } => {
                 if self.sensor.available != Some(false) || self.sensor.error != reason {
@@ -313,6 +310,7 @@ impl Coordinator {
         [
             Some(self.next_heartbeat),
             self.announce_at,
+            self.count_deadline(),
             self.book.deadline(),
             self.failover.deadline(),
             self.divergence.deadline(),
@@ -350,6 +348,9 @@ impl Coordinator {
         }
         if self.next_heartbeat <= now || due(self.announce_at) {
             self.announce(now, effects);
+        }
+        if due(self.count_deadline()) {
+            self.tell_count(now, effects);
         }
         for (url, asked) in self.book.overdue(now) {
             self.url_failed(now, &url, asked, "no answer at all", effects);
@@ -443,29 +444,6 @@ impl Coordinator {
                 .own
                 .as_ref()
                 .is_some_and(|known| known.incarnation == own.incarnation && age(own) < age(known))
-    }
-
-    /// Tells how many peers are live, when that changed. Of a sensor that is gone, nothing is known.
-    fn tell_count(&mut self, effects: &mut Vec<Effect>) {
-        if self.sensor.available != Some(true) {
-            self.sensor.live_told = None;
-            return;
-        }
-        let live = self.peers.values().filter(|peer| peer.state == liveness::State::Live).count();
-        if self.sensor.live_told.replace(live) != Some(live) {
-            effects.push(Effect::Notice(Notice::PeerCount { live }));
-        }
-    }
-
-    /// From the start nobody was live: no peer was lost, and yet the timer runs.
-    fn tell_first_timer(&self, effects: &mut Vec<Effect>) {
-        let alone = self.sensor.live_told == Some(0) && !self.peers.is_empty();
-        let could_fall_back =
-            self.sensor.enabled && !self.book.is_empty() && self.failover.mode() == Mode::Auto;
-        if alone && could_fall_back {
-            let after = self.config.peerless_timeout;
-            effects.push(Effect::Notice(Notice::TimerStarted { after }));
-        }
     }
 
     fn fail_over(&mut self, now: Monotonic, event: failover::Event, effects: &mut Vec<Effect>) {

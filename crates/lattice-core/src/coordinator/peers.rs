@@ -170,7 +170,7 @@ impl Coordinator {
                 changed.push((node, before, peer.state));
             }
         }
-        self.tell_count(effects);
+        self.tell_count(now, effects);
         for (peer, before, state) in changed {
             match (before == State::Live, state == State::Live) {
                 (false, true) => self.fail_over(now, failover::Event::PeerUp { peer }, effects),
@@ -197,6 +197,7 @@ impl Coordinator {
     /// What is known at this moment.
     pub fn status(&self, now: Monotonic) -> Status {
         let live = self.peers.values().filter(|peer| peer.state == State::Live).count();
+        let zombie = self.peers.values().filter(|peer| peer.state == State::Zombie).count();
         let connected = self.peers.values().filter(|peer| peer.state != State::Down).count();
         Status {
             mode: self.failover.mode(),
@@ -208,7 +209,7 @@ impl Coordinator {
                 started: self.sensor.started,
                 error: self.sensor.error.clone(),
                 live,
-                zombie: connected - live,
+                zombie,
                 connected,
             },
             peers: self.peers.iter().map(|(node, peer)| self.peer_status(now, node, peer)).collect(),

@@ -54,7 +54,7 @@ pub struct SensorStatus {
     pub live: usize,
     /// Known peers that are connected and silent.
     pub zombie: usize,
-    /// Both together.
+    /// Both together, and those that have just connected.
     pub connected: usize,
 }
 
@@ -69,7 +69,7 @@ pub struct PeerStatus {
     pub addresses: Vec<String>,
     /// The URL that leads to it.
     pub url: Option<String>,
-    /// Live, zombie or down.
+    /// What the sensor sees of it.
     pub state: liveness::State,
     /// When it was last heard, on either path.
     pub heard: Option<Monotonic>,

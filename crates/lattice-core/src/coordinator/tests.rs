@@ -12,6 +12,7 @@ use crate::backoff::Stores;
 use crate::exchange::{Answer, Ask, PullPart, Reason, Refusal, Response};
 use crate::failover::{State, SyncMode};
 use crate::hearing::Refused;
+use crate::liveness;
 use crate::model::{Digest, Epoch};
 use crate::pull::{self, Cause, Failure, Outcome, Traffic};
 use crate::seal::{Root, Run, Runs};
@@ -272,6 +273,30 @@ fn the_lung_tells_its_story_in_order() {
     assert!(notices(&bench.pass(1)).contains(&&Notice::FallbackActivated));
     bench.sensor(&[A]);
     assert!(notices(&bench.pass(10)).contains(&&Notice::Returned));
+}
+
+#[test]
+fn of_a_start_without_peers_nothing_is_told_before_they_could_be_found() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    let told = |effects: &[Effect]| -> Vec<Notice> {
+        let of_count =
+            |notice: &&Notice| matches!(notice, Notice::PeerCount { .. } | Notice::TimerStarted { .. });
+        notices(effects).into_iter().filter(of_count).cloned().collect()
+    };
+    assert_eq!(told(&bench.sensor(&[])), []);
+    assert_eq!(told(&bench.pass(4)), []);
+    let timer = Notice::TimerStarted { after: Duration::from_secs(55) };
+    assert_eq!(told(&bench.pass(1)), [Notice::PeerCount { live: 0 }, timer]);
+    assert_eq!(told(&bench.pass(20)), [], "once");
+    // Of a sensor that was away, too, peers get the time; the timer is told once.
+    bench.hear(Event::SensorGone { reason: "restart".into() });
+    assert_eq!(told(&bench.sensor(&[])), []);
+    assert_eq!(told(&bench.pass(5)), [Notice::PeerCount { live: 0 }]);
+
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    assert_eq!(told(&bench.sensor(&[])), []);
+    assert_eq!(told(&bench.sensor(&[A])), [Notice::PeerCount { live: 1 }], "found in time");
+    assert_eq!(told(&bench.pass(20)), []);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use lattice_core::model::NodeId;
 use lattice_core::signed::Signed;
 use lattice_core::time::Monotonic;
 use lattice_proto::sensor::v1::{self as wire, Observation, WatchPeersResponse};
-use lattice_runtime::{Clock, operator};
+use lattice_runtime::Clock;
 use libp2p::gossipsub::TopicHash;
 use libp2p::metrics::Recorder as _;
 use libp2p::request_response::{OutboundRequestId, ResponseChannel};
@@ -97,8 +97,6 @@ pub(crate) struct Network {
     dials: HashMap<ConnectionId, (Target, Option<Multiaddr>)>,
     resolving: FuturesUnordered<BoxFuture<'static, (Target, Vec<Multiaddr>)>>,
     exchanges: HashMap<OutboundRequestId, requests::Asked>,
-    /// The count that the log last said.
-    live: usize,
     /// Whether the state may have changed since it was published.
     dirty: bool,
 }
@@ -127,7 +125,6 @@ impl Network {
             dials: HashMap::new(),
             resolving: FuturesUnordered::new(),
             exchanges: HashMap::new(),
-            live: 0,
             dirty: true,
         };
         network.set_trust(parts.trusted);
@@ -190,6 +187,10 @@ impl Network {
 
     fn set_trust(&mut self, trusted: BTreeSet<NodeId>) {
         let others: BTreeSet<NodeId> = trusted.into_iter().filter(|node| *node != self.me).collect();
+        // Siblings say it again whenever they find each other anew.
+        if others == self.trusted {
+            return;
+        }
         let mut peers = HashSet::new();
         for node in &others {
             match identity::peer_id(node) {
@@ -199,7 +200,7 @@ impl Network {
                 Err(error) => tracing::warn!(%node, %error, "a trusted key is ignored"),
             }
         }
-        tracing::info!(trusted = peers.len(), "trusted keys are set");
+        tracing::info!(trusted = peers.len(), "trusted keys");
         self.swarm.behaviour_mut().membership.set_trusted(peers);
         self.trusted.clone_from(&others);
         self.gate.set_trusted(others.clone());
@@ -212,21 +213,16 @@ impl Network {
         let mut effects = Vec::new();
         self.liveness.handle(self.now(), event, &mut effects);
         for liveness::Effect::Changed { peer, state } in effects {
-            tracing::info!(%peer, ?state, "peer changed");
+            // The count is told by the coordinator, which tells it as an event too.
+            match state {
+                liveness::State::Fresh => tracing::debug!(%peer, ?state, "peer changed"),
+                liveness::State::Live | liveness::State::Zombie | liveness::State::Down => {
+                    tracing::info!(%peer, ?state, "peer changed");
+                }
+            }
             self.dirty = true;
         }
-        let counts = self.liveness.counts();
-        self.metrics.set_peers(counts.live, counts.zombie);
-        if counts.live != self.live {
-            self.live = counts.live;
-            let note = if counts.live == 0 { " (P2P down detected)" } else { "" };
-            operator!(
-                "P2P_SENSOR",
-                { peers = counts.live, zombies = counts.zombie },
-                "Peer count: {}{note}",
-                counts.live
-            );
-        }
+        self.metrics.set_peers(self.liveness.counts());
     }
 
     /// Hands an event to the dialer, and does what it says; a dial that fails at once is its next event.
@@ -315,6 +311,7 @@ impl Network {
             let peer = self.peers.get(&node)?;
             let state = match state {
                 liveness::State::Live => wire::State::Live,
+                liveness::State::Fresh => wire::State::Fresh,
                 liveness::State::Zombie => wire::State::Zombie,
                 liveness::State::Down => return None,
             };
