@@ -1,18 +1,21 @@
 //! Whose connections are kept: those of trusted keys, and nobody else's.
 //!
 //! A stranger may complete a handshake, which is how its key becomes known; then it is refused, before any
-//! other protocol hears of it. Handshakes in progress are bounded, since they cost strangers nothing. A key
-//! that is removed loses its connections at once.
+//! other protocol hears of it. Handshakes in progress are bounded, since they cost strangers nothing: in all, and
+//! for each address, so that one stranger who begins many and ends none does not keep the members out. A key that
+//! is removed loses its connections at once.
 //!
 //! The same place can cut the node off altogether, for tests and demonstrations that want a real partition.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::task::{Context, Poll, Waker};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::ConnectionEstablished;
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
@@ -22,6 +25,8 @@ use libp2p::{Multiaddr, PeerId};
 
 /// Handshakes of inbound connections in progress.
 pub(crate) const PENDING_INBOUND_MAX: usize = 64;
+/// Those from one address: members may share one, behind a translator or on one machine.
+pub(crate) const PENDING_PER_ADDRESS_MAX: usize = 16;
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +44,8 @@ pub(crate) enum Denied {
 pub(crate) struct Behaviour {
     trusted: HashSet<PeerId>,
     cut: bool,
-    pending: HashSet<ConnectionId>,
+    /// Where each handshake in progress comes from.
+    pending: HashMap<ConnectionId, Option<IpAddr>>,
     connected: HashSet<PeerId>,
     closing: VecDeque<PeerId>,
     waker: Option<Waker>,
@@ -86,15 +92,17 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         connection: ConnectionId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         if self.cut {
             return Err(ConnectionDenied::new(Denied::Cut));
         }
-        if self.pending.len() >= PENDING_INBOUND_MAX {
+        let from = source(remote);
+        let of_address = self.pending.values().filter(|other| **other == from).count();
+        if self.pending.len() >= PENDING_INBOUND_MAX || of_address >= PENDING_PER_ADDRESS_MAX {
             return Err(ConnectionDenied::new(Denied::Pending));
         }
-        self.pending.insert(connection);
+        self.pending.insert(connection, from);
         Ok(())
     }
 
@@ -167,6 +175,19 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
+/// Where a connection comes from, as far as it costs something to come from elsewhere: whoever has one address of
+/// IPv6 has the 2^64 beside it.
+fn source(remote: &Multiaddr) -> Option<IpAddr> {
+    remote.iter().find_map(|part| match part {
+        Protocol::Ip4(address) => Some(IpAddr::V4(address)),
+        Protocol::Ip6(address) => Some(match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        }),
+        _ => None,
+    })
+}
+
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -212,13 +233,36 @@ mod tests {
         assert!(behaviour.pending.is_empty(), "handshakes that ended are not in progress");
     }
 
-    #[test]
-    fn handshakes_in_progress_are_bounded() {
+    /// How many of 100 handshakes may begin, when each comes from the next of these addresses.
+    fn begun(from: impl Fn(usize) -> String) -> usize {
         let mut behaviour = Behaviour::default();
-        for id in 0..PENDING_INBOUND_MAX {
+        let mut begin = |id: usize| {
+            let remote = from(id).parse().unwrap();
             let id = ConnectionId::new_unchecked(id);
-            assert!(behaviour.handle_pending_inbound_connection(id, &address(), &address()).is_ok());
+            behaviour.handle_pending_inbound_connection(id, &address(), &remote).is_ok()
+        };
+        (0..100).filter(|id| begin(*id)).count()
+    }
+
+    #[test]
+    fn handshakes_in_progress_are_bounded_in_all_and_for_each_address() {
+        assert_eq!(begun(|id| format!("/ip4/10.0.0.{id}/tcp/1")), PENDING_INBOUND_MAX);
+        assert_eq!(begun(|id| format!("/ip4/10.0.0.1/tcp/{id}")), PENDING_PER_ADDRESS_MAX);
+        assert_eq!(begun(|id| format!("/ip4/10.0.0.1/udp/{id}/quic-v1")), PENDING_PER_ADDRESS_MAX);
+        assert_eq!(begun(|id| format!("/ip4/10.0.0.{}/tcp/{id}", id % 2)), 2 * PENDING_PER_ADDRESS_MAX);
+        assert_eq!(
+            begun(|id| format!("/ip6/2001:db8::{id:x}/tcp/1")),
+            PENDING_PER_ADDRESS_MAX,
+            "one network"
+        );
+        assert_eq!(begun(|id| format!("/ip6/2001:db8:0:{id:x}::1/tcp/1")), PENDING_INBOUND_MAX);
+    }
+
+    #[test]
+    fn a_handshake_that_ended_makes_room() {
+        let mut behaviour = Behaviour::default();
+        for id in 0..100 {
+            assert_eq!(inbound(&mut behaviour, id, PeerId::random()), Err(Denied::Untrusted));
         }
-        assert_eq!(inbound(&mut behaviour, PENDING_INBOUND_MAX, PeerId::random()), Err(Denied::Pending));
     }
 }
