@@ -170,7 +170,7 @@ impl Coordinator {
         if let Some(peer) = self.peers.get_mut(&node) {
             (peer.wanted, peer.compared, peer.asked_until) = (None, None, None);
         }
-        self.refused(node, &Route::P2p, Refused::Replaced { incarnation, present }, effects);
+        self.refused(now, node, &Route::P2p, Refused::Replaced { incarnation, present }, effects);
     }
 
     /// Whether a time that nothing proves to be signed just now lies so far back that it may be an old one:
