@@ -80,8 +80,9 @@ async fn plan(seed: u8, p2p: bool) -> Plan {
     std::fs::set_permissions(&config.node.key_file, private).unwrap();
     config.store.epoch_ms = EPOCH.as_millis() as u64;
     config.sensor.enabled = p2p;
-    config.sensor.heartbeat_interval = Duration::from_millis(60);
-    config.coordinator.poll_interval = Duration::from_millis(60);
+    config.sensor.heartbeat_interval = Duration::from_millis(200);
+    // Counts lapse after ten of these: on a busy machine a shorter one is too short for a heal.
+    config.coordinator.poll_interval = Duration::from_millis(200);
     config.coordinator.request_timeout = Duration::from_secs(2);
     config.coordinator.peerless_timeout = Duration::from_millis(300);
     config.coordinator.return_after = Duration::from_millis(100);
@@ -429,7 +430,7 @@ async fn a_store_slower_than_heartbeats_makes_no_queue_of_announcements() {
     let (network, mut a, b) = pair(true).await;
     network.connect(a.node(), b.node(), true);
     a.until("Peer count: 1").await;
-    // Heartbeats come every 60 ms.
+    // Heartbeats come every 200 ms.
     let pause = Duration::from_millis(250);
     a.store.is_slow(pause);
     tokio::time::sleep(10 * pause).await;
