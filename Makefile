@@ -4,12 +4,12 @@ CARGO ?= cargo
 PROFILE_DIR := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash check fmt lint doc deny bench clean
+.PHONY: help build demo test crash check fmt lint doc deny bench bench-store clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the five binaries, optimized, into target/release
 	$(CARGO) build --release --workspace --bins
@@ -46,6 +46,9 @@ deny: ## Check licences, duplicate crates and where crates come from (needs carg
 
 bench: ## Measure the tree beside a plain rs_merkle tree, in one run, and print the ratio
 	$(CARGO) bench -p lattice-core --bench tree
+
+bench-store: ## Measure the store beside etcd and sled, in one run; ARGS='--help' lists what there is
+	$(CARGO) bench -p state-store --bench store -- $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

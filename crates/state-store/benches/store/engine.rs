@@ -1,0 +1,126 @@
+//! Our engine in this process, driven as the writer's thread drives it: writes, and sealing between them.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use lattice_core::model::{Content, EpochLength, Incarnation, Key};
+use lattice_core::time::{Monotonic, WallTime};
+use lattice_runtime::Clock;
+use state_store::engine::{Op, Step};
+use state_store::{Engine, Now, Reader, Settings, Storage};
+
+use crate::stores::Store;
+
+/// How long an epoch is, in milliseconds, and how long after its end it is sealed: the defaults.
+const EPOCH_MS: u32 = 1_000;
+const SETTLE: Duration = Duration::from_secs(2);
+/// When everything that was written is due.
+const ALL_DUE: Duration = Duration::from_secs(4);
+
+/// An engine, and what time it is for it.
+pub(crate) struct InProcess {
+    engine: Engine,
+    reader: Reader,
+    clock: Clock,
+    /// How far its time is ahead of ours; both of its clocks go by it.
+    ahead: Duration,
+    /// When its time stands still, what it is.
+    stopped: Option<Now>,
+}
+
+impl InProcess {
+    /// Opens the engine on a disk, so far ahead of our time: after all that was sealed there before.
+    pub(crate) fn open(storage: Box<dyn Storage>, ahead: Duration) -> Result<Self> {
+        let settings = Settings {
+            cluster: "bench".to_owned(),
+            epoch_length: EpochLength(NonZeroU32::new(EPOCH_MS).unwrap_or(NonZeroU32::MIN)),
+            settle: SETTLE,
+            settle_max: Duration::from_secs(10),
+            retain_epochs: 30,
+            max_clock_drift: Duration::from_secs(10),
+            confirm_after: Duration::from_secs(60),
+        };
+        let clock = Clock::system();
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let incarnations = Box::new(|| Incarnation([7; 16]));
+        let engine = Engine::open(storage, settings, key, incarnations, now(&clock, ahead))?;
+        let reader = engine.reader();
+        Ok(Self { engine, reader, clock, ahead, stopped: None })
+    }
+
+    fn now(&self) -> Now {
+        self.stopped.unwrap_or_else(|| now(&self.clock, self.ahead))
+    }
+
+    fn put(&mut self, entries: &[(Bytes, Bytes)]) -> Result<()> {
+        let mut ops = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let (key, value) = (Key::try_from(key.clone())?, value.clone());
+            ops.push(Op::Put { key, value, ttl: None, condition: None });
+        }
+        let now = self.now();
+        self.engine.write(&ops, now)?;
+        Ok(())
+    }
+
+    /// Lets time stand still but for [`Self::epoch`].
+    pub(crate) fn stop_clock(&mut self) {
+        self.stopped = Some(self.now());
+    }
+
+    /// Writes entries, lets an epoch pass, and seals the one that is due by then, whose entries were written
+    /// three calls ago. How long from its being due to the seal; `None` when none was due.
+    pub(crate) fn epoch(&mut self, entries: &[(Bytes, Bytes)]) -> Result<Option<Duration>> {
+        for batch in entries.chunks(state_store::engine::MAX_OPERATIONS) {
+            self.put(batch)?;
+        }
+        let Now { wall, monotonic } = self.now();
+        let epoch = Duration::from_millis(u64::from(EPOCH_MS));
+        let now = Now { wall: wall + epoch, monotonic: Monotonic(monotonic.0 + epoch) };
+        self.stopped = Some(now);
+        let due = Instant::now();
+        let sealed = loop {
+            match self.engine.seal_step(now)? {
+                Step::Idle => break None,
+                Step::Worked => {}
+                Step::Sealed(_) => break Some(due.elapsed()),
+            }
+        };
+        self.engine.seal(now)?;
+        Ok(sealed)
+    }
+}
+
+impl Store for InProcess {
+    fn write(&mut self, entries: &[(Bytes, Bytes)]) -> Result<()> {
+        let began = Instant::now();
+        self.put(entries)?;
+        let wrote = began.elapsed();
+        // As long as the write took, and one step at least.
+        let sealing = Instant::now();
+        while self.engine.seal_step(self.now())? != Step::Idle && sealing.elapsed() < wrote {}
+        Ok(())
+    }
+
+    fn rest(&mut self) -> Result<()> {
+        self.ahead += ALL_DUE;
+        let now = self.now();
+        self.engine.seal(now)?;
+        Ok(())
+    }
+
+    fn get(&self, key: &Bytes) -> Result<Option<usize>> {
+        let entry = self.reader.get(&Key::try_from(key.clone())?, self.now())?;
+        Ok(entry.and_then(|entry| match entry.content {
+            Content::Value(value) => Some(value.len()),
+            Content::Tombstone | Content::Dropped { .. } => None,
+        }))
+    }
+}
+
+fn now(clock: &Clock, ahead: Duration) -> Now {
+    Now { wall: WallTime(clock.wall_ms()) + ahead, monotonic: Monotonic(clock.monotonic() + ahead) }
+}

@@ -1,0 +1,35 @@
+//! Filling a store with all keys, and overwriting all of them three times: memory, and space on disk.
+
+use anyhow::{Context as _, Result};
+
+use crate::bench::Bench;
+use crate::job::Job;
+use crate::report::Row;
+use crate::stores::{DISKS, RAW};
+
+/// Each time in another order.
+const OVERWRITES: u64 = 3;
+
+/// The cache is `store.cache_mb` as it is by default, and sled's own the same.
+pub(super) fn run(bench: &mut Bench) -> Result<Vec<Row>> {
+    let keys = bench.scale.fills.last().copied().context("there is a size to fill with")?;
+    let mut stores = Vec::new();
+    for name in DISKS.iter().map(|disk| disk.name).chain([RAW]) {
+        let filled = bench.filled(name, keys)?;
+        bench.say(&format!("overwrite {name} with {keys} keys"));
+        let versions = (1..=OVERWRITES).collect();
+        let job = Job::Write { store: name.to_owned(), folder: filled.folder, keys, versions };
+        let mut rows = Vec::new();
+        for (pass, done) in std::iter::once(filled.done).chain(job.run()?).enumerate() {
+            let what = if pass == 0 { "fill".to_owned() } else { format!("overwrite, time {pass}") };
+            rows.push(Row::new(what, name, done.sample, done.usage).keys(keys).rss(done.rss));
+        }
+        stores.push(rows);
+    }
+    let mut rows = Vec::new();
+    for pass in 0..=OVERWRITES as usize {
+        let of_pass = stores.iter().filter_map(|rows: &Vec<Row>| rows.get(pass).cloned()).collect();
+        rows.extend(Row::all_beside_last(of_pass));
+    }
+    Ok(rows)
+}
