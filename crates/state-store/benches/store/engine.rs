@@ -17,8 +17,11 @@ use crate::stores::Store;
 /// How long an epoch is, in milliseconds, and how long after its end it is sealed: the defaults.
 const EPOCH_MS: u32 = 1_000;
 const SETTLE: Duration = Duration::from_secs(2);
-/// When everything that was written is due.
+/// For how many epochs sealed trees are kept: the default.
+const RETAIN_EPOCHS: u64 = 30;
+/// When everything that was written is due, and when no kept tree needs what it replaced.
 const ALL_DUE: Duration = Duration::from_secs(4);
+const ALL_GARBAGE: Duration = Duration::from_secs(40);
 
 /// An engine, and what time it is for it.
 pub(crate) struct InProcess {
@@ -39,7 +42,7 @@ impl InProcess {
             epoch_length: EpochLength(NonZeroU32::new(EPOCH_MS).unwrap_or(NonZeroU32::MIN)),
             settle: SETTLE,
             settle_max: Duration::from_secs(10),
-            retain_epochs: 30,
+            retain_epochs: RETAIN_EPOCHS,
             max_clock_drift: Duration::from_secs(10),
             confirm_after: Duration::from_secs(60),
         };
@@ -106,7 +109,12 @@ impl Store for InProcess {
     }
 
     fn rest(&mut self) -> Result<()> {
-        self.ahead += ALL_DUE;
+        for idle in [ALL_DUE, ALL_GARBAGE] {
+            self.ahead += idle;
+            let now = self.now();
+            self.engine.seal(now)?;
+            self.engine.extend(now)?;
+        }
         let now = self.now();
         self.engine.seal(now)?;
         Ok(())

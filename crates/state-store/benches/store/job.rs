@@ -27,9 +27,9 @@ const SHIFT: u64 = 7_919;
 const FIRST_CHANGE: u64 = 1_000;
 /// Epochs that pass before seals are measured: what is written is sealed so much later.
 const EPOCHS_BEFORE: u32 = 4;
-/// Sealing is measured in epochs that pass faster than our time, beginning after all that was sealed before.
-const SEALING_AHEAD: Duration = Duration::from_secs(60);
-/// Overwriting comes after sealing, and after all those epochs.
+/// A store that came to rest let time pass, and whoever opens it again has to be later than that.
+const AHEAD: Duration = Duration::from_secs(60);
+/// Overwriting comes after sealing, and after all the epochs that pass there.
 const OVERWRITING_AHEAD: Duration = Duration::from_secs(600);
 
 /// A part to measure.
@@ -126,7 +126,7 @@ fn write(name: &str, folder: &Path, keys: u64, versions: &[u64]) -> Result<Vec<D
 fn open(name: &str, folder: &Path) -> Result<Done> {
     let key = keys::key(0);
     let started = Instant::now();
-    let store = stores::open(name, folder, Duration::ZERO)?;
+    let store = stores::open(name, folder, AHEAD)?;
     let found = store.get(&key)?;
     let time = started.elapsed();
     ensure!(found == Some(VALUE_BYTES), "key {key:?} has a value of {found:?} bytes after opening");
@@ -134,7 +134,7 @@ fn open(name: &str, folder: &Path) -> Result<Done> {
 }
 
 fn seal(name: &str, folder: &Path, keys: u64, changes: &[(u64, u32)]) -> Result<Vec<Done>> {
-    let mut engine = stores::engine(name, folder, SEALING_AHEAD)?;
+    let mut engine = stores::engine(name, folder, AHEAD)?;
     engine.stop_clock();
     let mut done = Vec::new();
     let mut versions = FIRST_CHANGE..;
