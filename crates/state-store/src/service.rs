@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +20,23 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::engine::{self, Engine, Reader, Settings};
-use crate::format::{Manifest, ManifestError};
+use crate::format::{Manifest, ManifestError, keys};
 use crate::kv::KeyValue;
 use crate::metrics::Metrics;
 use crate::peers::{Limit, Peers};
 use crate::state::{self, StateStore};
-use crate::storage::{self, MemoryStorage, SledStorage};
+use crate::storage::{self, MemoryStorage, SledStorage, Storage};
 use crate::writer::{self, Writer};
 
 /// The store's folder in the node's.
 const FOLDER: &str = "store";
+/// The storage engines that are built in.
+const ENGINES: &[config::Engine] = &[
+    config::Engine::Sled,
+    #[cfg(feature = "redb")]
+    config::Engine::Redb,
+    config::Engine::Memory,
+];
 /// How long calls in flight get at the end, and the writer after them.
 const GRACE: Duration = Duration::from_secs(10);
 /// The longest that an answer to a peer is kept back for `store.serve_bytes_per_s`.
@@ -54,6 +62,9 @@ pub enum Error {
     /// The configuration is refused.
     #[error("store.epoch_ms: takes 1 to 3600000, got {0}")]
     EpochLength(u64),
+    /// The storage engine is known, but was left out of this binary.
+    #[error("store.engine: {0} is not built into this binary, which has {has}", has = built_in())]
+    NotBuiltIn(&'static str),
     /// The port is not to be had.
     #[error(transparent)]
     Listen(#[from] BindError),
@@ -71,11 +82,15 @@ pub enum Error {
     Tasks(#[from] tasks::Error),
 }
 
+fn built_in() -> String {
+    ENGINES.iter().map(|engine| engine.name()).collect::<Vec<_>>().join(", ")
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Identity(error) => error.into(),
-            Error::EpochLength(_) => Self::config(error),
+            Error::EpochLength(_) | Error::NotBuiltIn(_) => Self::config(error),
             Error::Listen(error) => error.into(),
             Error::Tasks(error) => error.into(),
             Error::Manifest(_)
@@ -243,27 +258,40 @@ async fn report(health: HealthReporter, mut failed: watch::Receiver<bool>, stopp
 /// Opens the engine on what the configuration names.
 fn open(config: &Config, clock: &Clock) -> Result<Engine, Error> {
     let settings = settings(config)?;
+    let engine = config.store.engine;
+    if !ENGINES.contains(&engine) {
+        return Err(Error::NotBuiltIn(engine.name()));
+    }
     let data_dir = DataDir::open(&config.node.data_dir, &config.node.cluster)?;
     let key = NodeKey::load_or_create(&config.node.key_file)?;
+    let manifest = Manifest {
+        engine: engine.name().to_owned(),
+        cluster: settings.cluster.clone(),
+        node: NodeId(key.public()),
+        epoch_ms: settings.epoch_length.0.get(),
+    };
+    let storage: Box<dyn Storage> = match engine {
+        config::Engine::Memory => Box::new(MemoryStorage::new()),
+        config::Engine::Sled | config::Engine::Redb => {
+            let folder = data_dir.folder(FOLDER)?;
+            manifest.claim(&folder, storage::exists(&folder))?;
+            on_disk(engine, &folder, config.store.cache_mb << 20)?
+        }
+    };
     let incarnations = Box::new(|| Incarnation(entropy::bytes()));
     let now = writer::now(clock);
-    let signing = key.signing_key().clone();
-    match config.store.engine {
-        config::Engine::Memory => {
-            Ok(Engine::open(MemoryStorage::new(), settings, signing, incarnations, now)?)
-        }
-        config::Engine::Sled => {
-            let folder = data_dir.folder(FOLDER)?;
-            let manifest = Manifest {
-                engine: "sled".to_owned(),
-                cluster: settings.cluster.clone(),
-                node: NodeId(key.public()),
-                epoch_ms: settings.epoch_length.0.get(),
-            };
-            manifest.claim(&folder, SledStorage::exists(&folder))?;
-            let storage = SledStorage::open(&folder, config.store.cache_mb << 20)?;
-            Ok(Engine::open(storage, settings, signing, incarnations, now)?)
-        }
+    Ok(Engine::open(storage, settings, key.signing_key().clone(), incarnations, now)?)
+}
+
+/// Opens the database in a folder that is ours.
+fn on_disk(engine: config::Engine, folder: &Path, cache_bytes: u64) -> Result<Box<dyn Storage>, Error> {
+    match engine {
+        config::Engine::Sled => Ok(Box::new(SledStorage::open(folder, cache_bytes)?.hiding(keys::is_served))),
+        #[cfg(feature = "redb")]
+        config::Engine::Redb => Ok(Box::new(storage::RedbStorage::open(folder, cache_bytes)?)),
+        #[cfg(not(feature = "redb"))]
+        config::Engine::Redb => Err(Error::NotBuiltIn(engine.name())),
+        config::Engine::Memory => Ok(Box::new(MemoryStorage::new())),
     }
 }
 

@@ -188,7 +188,13 @@ macro_rules! choice_field {
     };
 }
 choice_field!(Mode, "must be auto, p2p or http", "auto" => Mode::Auto, "p2p" => Mode::P2p, "http" => Mode::Http);
-choice_field!(Engine, "must be sled or memory", "sled" => Engine::Sled, "memory" => Engine::Memory);
+choice_field!(
+    Engine,
+    "must be sled, redb or memory",
+    "sled" => Engine::Sled,
+    "redb" => Engine::Redb,
+    "memory" => Engine::Memory
+);
 choice_field!(LogFormat, "must be text or json", "text" => LogFormat::Text, "json" => LogFormat::Json);
 
 impl Field for PublicKey {

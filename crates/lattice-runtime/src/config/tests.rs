@@ -299,7 +299,10 @@ fn a_value_of_the_wrong_form_is_refused_with_what_would_be_right() {
         ("[node]\ndata_dir = 1", "lattice.toml: node.data_dir is 1: must be a path"),
         ("[store]\nepoch_ms = \"1s\"", "lattice.toml: store.epoch_ms is \"1s\": must be a whole number"),
         ("[store]\nepoch_ms = -5", "lattice.toml: store.epoch_ms is -5: must be a whole number"),
-        ("[store]\nengine = \"redb\"", "lattice.toml: store.engine is \"redb\": must be sled or memory"),
+        (
+            "[store]\nengine = \"rocksdb\"",
+            "lattice.toml: store.engine is \"rocksdb\": must be sled, redb or memory",
+        ),
         (
             "[store]\nlisten = \"0.0.0.0:7601\"",
             "lattice.toml: store.listen is \"0.0.0.0:7601\": must be loopback or unix:/path, since this port \

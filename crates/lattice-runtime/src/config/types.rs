@@ -26,8 +26,21 @@ pub enum Engine {
     /// On disk, in sled.
     #[default]
     Sled,
+    /// On disk, in redb, where that is built in.
+    Redb,
     /// In memory; gone with the process.
     Memory,
+}
+
+impl Engine {
+    /// As it is configured, and as a store's folder names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Redb => "redb",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 /// Shape of the log (`telemetry.log_format`).

@@ -33,6 +33,12 @@ pub(crate) const GARBAGE: u8 = b'g';
 /// The records that live under a generation.
 pub(crate) const DERIVED: [u8; 6] = [OLDER, PENDING, NODE, EXPIRY, SEAL, GARBAGE];
 
+/// Whether clients read a record: nothing of it is shown before it is durable. Of the others, what is not durable
+/// is below no seal, and only the writer looks there.
+pub(crate) fn is_served(at: &[u8]) -> bool {
+    matches!(at.first(), Some(&(CURRENT | PIECE)))
+}
+
 /// Which build of the derived records counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(pub(crate) u32);

@@ -1,81 +1,60 @@
 //! The disk behind the engine: one ordered keyspace, read by key or range, written in atomic batches.
 //!
-//! The trait is small on purpose, so that a second disk engine has little to get wrong, and its in-memory
-//! twin passes the same tests (`contract`). All that must change together goes into one batch of the one
+//! The trait is small on purpose, so that a second disk engine has little to get wrong, and all of them pass the
+//! same tests (`contract`): sled, redb where it is built in, and a twin in memory. All that must change together goes into one batch of the one
 //! keyspace; [`Storage::commit`] returns only when the batch would survive a loss of power. What keys and
 //! values mean is the business of `format`.
 
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+mod batch;
 mod memory;
+#[cfg(feature = "redb")]
+mod redb;
 mod sled;
 
 #[cfg(test)]
 mod contract;
 
+pub use batch::Batch;
 pub use memory::MemoryStorage;
-pub use sled::{OpenError, SledStorage};
+#[cfg(feature = "redb")]
+pub use redb::RedbStorage;
+pub use sled::SledStorage;
 
+/// redb's file inside the store's folder, known also to a build without redb.
+const REDB_FILE: &str = "redb";
 /// The longest key of a record: a tag, a generation, and the longest key of an entry.
 pub const RECORD_KEY_BYTES_MAX: usize = 1_100;
 
-/// Changes that become durable together, or not at all. A later change of a key replaces an earlier one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    writes: std::collections::BTreeMap<Bytes, Option<Bytes>>,
-    bytes: usize,
-}
-
-impl Batch {
-    /// Sets a record.
-    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.insert(key.into(), Some(value.into()));
-    }
-
-    /// Removes a record; nothing happens when there is none.
-    pub fn remove(&mut self, key: impl Into<Bytes>) {
-        self.insert(key.into(), None);
-    }
-
-    /// What this batch makes of a key: `None` when it leaves it alone, `Some(None)` when it removes it.
-    pub fn get(&self, key: &[u8]) -> Option<Option<&Bytes>> {
-        self.writes.get(key).map(Option::as_ref)
-    }
-
-    /// Everything in it, in order of key.
-    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, Option<&Bytes>)> {
-        self.writes.iter().map(|(key, value)| (key, value.as_ref()))
-    }
-
-    /// Adds the changes of `later`, which replace those here.
-    pub fn append(&mut self, later: Self) {
-        for (key, value) in later.writes {
-            self.insert(key, value);
-        }
-    }
-
-    /// How many records it changes.
-    pub fn len(&self) -> usize {
-        self.writes.len()
-    }
-
-    /// Whether it changes nothing.
-    pub fn is_empty(&self) -> bool {
-        self.writes.is_empty()
-    }
-
-    /// Bytes of all keys and values in it, replaced ones included.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn insert(&mut self, key: Bytes, value: Option<Bytes>) {
-        debug_assert!(key.len() <= RECORD_KEY_BYTES_MAX, "record keys are bounded");
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-        self.writes.insert(key, value);
-    }
+/// Why a database does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{path}: in use by another process: stop that one, or use another folder (node.data_dir)")]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("open database {path}: {source} (node.data_dir)")]
+    Io {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its files are damaged, or not of this release of the storage engine.
+    #[error("open database {path}: {reason} (node.data_dir)")]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What the storage engine says.
+        reason: String,
+    },
 }
 
 /// The disk failed us. Whoever sees this on a commit must not go on as if nothing happened: what was in the
@@ -95,8 +74,9 @@ pub type Visit<'a> = dyn FnMut(&[u8], Bytes) -> Result<ControlFlow<()>, Error> +
 
 /// One ordered keyspace of small records, shared between one writer and any number of readers.
 ///
-/// Reads see committed batches only, each of them whole as far as one call to [`Storage::get`] goes; a range
-/// may see part of a batch that commits while it is visited.
+/// Reads see durable batches only, each of them whole as far as one call to [`Storage::get`] goes; a range may see
+/// part of a batch that commits while it is visited. A storage may be told of keys for which it need not take
+/// that care: those that only the writer reads before they are durable.
 pub trait Storage: Send + Sync + 'static {
     /// The record of a key.
     ///
@@ -119,7 +99,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Applies a batch as a whole; durable when it returns. Called by one thread at a time.
     ///
     /// # Errors
-    /// When the disk fails; the batch is then there after a restart, or is not, but never in part.
+    /// When the disk fails; the batch is then there after a restart, or is not, but never in part. No later commit
+    /// succeeds, and reads go on as before it.
     fn commit(&self, batch: &Batch) -> Result<(), Error>;
 
     /// The first record of `[from, to)`.
@@ -134,6 +115,11 @@ pub trait Storage: Send + Sync + 'static {
         })?;
         Ok(found)
     }
+}
+
+/// Whether `folder` holds a database, of whatever engine.
+pub fn exists(folder: &Path) -> bool {
+    [sled::FOLDER, REDB_FILE].iter().any(|name| folder.join(name).exists())
 }
 
 impl<S: Storage + ?Sized> Storage for Box<S> {
