@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
+use lattice_proto::reason;
 use lattice_runtime::{Metrics, trace};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -81,8 +82,11 @@ pub(crate) fn record_status(span: &Span, status: StatusCode) {
 /// The status label of a gRPC answer: what HTTP would have said. Errors of calls with one answer are in the
 /// head of the response.
 pub(crate) fn grpc_status(headers: &HeaderMap) -> StatusCode {
-    let code = tonic::Status::from_header_map(headers).map_or(Code::Ok, |status| status.code());
-    match code {
+    let status = tonic::Status::from_header_map(headers);
+    if status.as_ref().and_then(reason::of) == Some(reason::DISK_FULL) {
+        return StatusCode::INSUFFICIENT_STORAGE;
+    }
+    match status.map_or(Code::Ok, |status| status.code()) {
         Code::Ok => StatusCode::OK,
         Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,

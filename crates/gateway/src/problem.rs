@@ -25,10 +25,12 @@
 //! | `/problems/busy` | 503 | too much is going on; ask again |
 //! | `/problems/damaged` | 503 | the entry was found damaged and waits for repair |
 //! | `/problems/timeout` | 504 | a service of the node did not answer in time |
+//! | `/problems/disk-full` | 507 | the node's disk has no room for writes; they go on when it has |
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use lattice_proto::reason;
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
@@ -121,6 +123,8 @@ kinds! {
     Damaged = "damaged", SERVICE_UNAVAILABLE, "Entry is damaged";
     /// A service of the node did not answer in time.
     Timeout = "timeout", GATEWAY_TIMEOUT, "Timeout";
+    /// The node's disk has no room for writes.
+    DiskFull = "disk-full", INSUFFICIENT_STORAGE, "Disk full";
 }
 
 /// A refusal: what, why, and what would be right.
@@ -157,7 +161,10 @@ impl Sibling {
 
     /// Turns the status of a failed call into a refusal.
     pub fn problem(self, status: &Status) -> Problem {
-        let kind = self.kind(status.code());
+        let kind = match reason::of(status) {
+            Some(reason::DISK_FULL) => Kind::DiskFull,
+            Some(_) | None => self.kind(status.code()),
+        };
         let detail = match kind {
             // What a bug says is for the log: a client cannot act on it.
             Kind::Internal => {
@@ -289,6 +296,14 @@ mod tests {
         ] {
             assert_eq!(sibling.problem(&Status::new(code, "why")).kind(), kind, "{code:?} of {sibling:?}");
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_full_queue() {
+        let status = Status::resource_exhausted("the disk is full");
+        let problem = Sibling::KeyValue.problem(&reason::with(status, reason::DISK_FULL));
+        assert_eq!((problem.kind(), problem.detail()), (Kind::DiskFull, "the disk is full"));
+        assert_eq!(problem.kind().status().as_u16(), 507);
     }
 
     #[test]

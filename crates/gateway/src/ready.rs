@@ -1,15 +1,17 @@
 //! Whether the node is ready: its four services answer, and the store can write.
 //!
 //! Each sibling is asked for its own health. One that answers without knowing the question still answers;
-//! one that says it is not serving (a store that cannot write) is missing. Peers and trust are no part of
-//! it: a node without peers is isolated, not broken. What is found missing goes into the log once, and once when
-//! it is back: a service that has died cannot say so itself.
+//! one that says it is not serving is missing. A store that takes no writes says so of its key-value half, and is
+//! asked why. Peers and trust are no part of it: a node without peers is isolated, not broken. What is found
+//! missing goes into the log once, and once when it is back: a service that has died cannot say so itself.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
+use lattice_proto::store::v1::WritableRequest;
+use lattice_proto::store::v1::state_store_client::StateStoreClient;
 use lattice_runtime::grpc::Channel;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -50,8 +52,8 @@ pub(crate) async fn missing(app: &App) -> Vec<Missing> {
     }
     let channels = app.channels();
     let probes = [
-        (Sibling::Store, &channels.store, WHOLE),
         (Sibling::Store, &channels.store, KEY_VALUE),
+        (Sibling::Store, &channels.store, WHOLE),
         (Sibling::Sensor, &channels.sensor, WHOLE),
         (Sibling::Coordinator, &channels.coordinator, WHOLE),
     ];
@@ -60,6 +62,7 @@ pub(crate) async fn missing(app: &App) -> Vec<Missing> {
         Some(Missing { service: sibling.name(), reason })
     }));
     let mut missing: Vec<Missing> = answers.await.into_iter().flatten().collect();
+    // What is said of the part says more than what is said of the whole.
     missing.dedup_by(|later, earlier| later.service == earlier.service);
     let (gone, back) = app.told_missing.news(&missing);
     for Missing { service, reason } in gone {
@@ -76,9 +79,7 @@ async fn probe(channel: &Channel, part: &str) -> Option<String> {
     let mut client = HealthClient::new(channel.deadline(PROBE_MAX));
     match client.check(HealthCheckRequest { service: part.to_owned() }).await {
         Ok(answer) if answer.get_ref().status() == ServingStatus::Serving => None,
-        Ok(_) if part == KEY_VALUE => {
-            Some("cannot write: its disk is full or failing, as its log says".to_owned())
-        }
+        Ok(_) if part == KEY_VALUE => Some(why_not_writable(channel).await),
         Ok(_) => Some("says that it is not serving".to_owned()),
         Err(status) => match status.code() {
             Code::NotFound | Code::Unimplemented => None,
@@ -86,6 +87,15 @@ async fn probe(channel: &Channel, part: &str) -> Option<String> {
             Code::Unavailable if !status.message().is_empty() => Some(status.message().to_owned()),
             _ => Some(format!("does not answer: {status}")),
         },
+    }
+}
+
+/// Why the store takes no writes, in its own words.
+async fn why_not_writable(channel: &Channel) -> String {
+    let mut client = StateStoreClient::new(channel.deadline(PROBE_MAX));
+    match client.writable(WritableRequest {}).await {
+        Ok(answer) if !answer.get_ref().problem.is_empty() => answer.into_inner().problem,
+        Ok(_) | Err(_) => "cannot write".to_owned(),
     }
 }
 

@@ -5,9 +5,11 @@
 //!
 //! - [`convert`]: `From<&model>` for wire types, `TryFrom<wire>` for the model.
 //! - [`codec`]: bytes: what nodes sign, what they broadcast, and what the store writes to its disk.
+//! - [`reason`]: why a call failed, where the gRPC code alone does not say.
 
 pub mod codec;
 pub mod convert;
+pub mod reason;
 
 /// The generated modules, nested like their packages, as the generated code refers to its siblings.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

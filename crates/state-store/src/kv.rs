@@ -34,7 +34,7 @@ impl KeyValue {
         // The client named no operations: its own field is what it reads of.
         let written = written.map_err(|status| {
             let message = status.message().trim_start_matches("operations[0].").to_owned();
-            Status::new(status.code(), message)
+            Status::with_metadata(status.code(), message, status.metadata().clone())
         })?;
         written.first().copied().ok_or_else(|| Status::internal("a write was made, but is not told"))
     }

@@ -35,6 +35,8 @@ pub(crate) struct Metrics {
     settle_ms: Gauge,
     halted: Gauge,
     failed: Gauge,
+    disk_free_bytes: Gauge,
+    disk_full: Gauge,
     commit_duration: Histogram,
     commits: Counter,
     seals: Counter,
@@ -90,6 +92,8 @@ impl Metrics {
             settle_ms: Gauge::default(),
             halted: Gauge::default(),
             failed: Gauge::default(),
+            disk_free_bytes: Gauge::default(),
+            disk_full: Gauge::default(),
             commit_duration: Histogram::new(COMMIT_BUCKETS),
             commits: Counter::default(),
             seals: Counter::default(),
@@ -115,6 +119,8 @@ impl Metrics {
             settle_ms,
             halted,
             failed,
+            disk_free_bytes,
+            disk_full,
             commit_duration,
             commits,
             seals,
@@ -142,6 +148,16 @@ impl Metrics {
             );
             registry.register("lattice_store_sealing_halted", "1 while sealing is halted", halted);
             registry.register("lattice_store_failed", "1 once a commit has failed", failed);
+            registry.register(
+                "lattice_store_disk_free_bytes",
+                "Free space where the database is, when last looked at",
+                disk_free_bytes,
+            );
+            registry.register(
+                "lattice_store_disk_full",
+                "1 while writes are refused for want of space",
+                disk_full,
+            );
             registry.register(
                 "lattice_store_commit_duration_seconds",
                 "From a group's staging to its durability",
@@ -196,6 +212,11 @@ impl Metrics {
 
     pub(crate) fn failed(&self) {
         self.failed.set(1);
+    }
+
+    pub(crate) fn disk(&self, free: u64, full: bool) {
+        self.disk_free_bytes.set(gauge(free));
+        self.disk_full.set(i64::from(full));
     }
 
     pub(crate) fn late(&self, late: &[Duration]) {

@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::peers::{Limit, Peers};
 use crate::state::{self, StateStore};
 use crate::storage::{self, MemoryStorage, SledStorage, Storage};
-use crate::writer::{self, Writer};
+use crate::writer::{self, Space, Writable, Writer};
 
 /// The store's folder in the node's.
 const FOLDER: &str = "store";
@@ -42,7 +42,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The longest that an answer to a peer is kept back for `store.serve_bytes_per_s`.
 const SERVE_DELAY_MAX: Duration = Duration::from_secs(2);
 /// The services whose health is told.
-const NAMES: [&str; 3] = ["", "lattice.kv.v1.KeyValue", "lattice.store.v1.StateStore"];
+const NAMES: [&str; 3] = ["", KEY_VALUE, "lattice.store.v1.StateStore"];
+/// Serving exactly while the store takes writes.
+const KEY_VALUE: &str = "lattice.kv.v1.KeyValue";
 
 /// Why the store does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +128,10 @@ impl Service {
             let (config, clock) = (config.clone(), runtime.clock.clone());
             tokio::task::spawn_blocking(move || open(&config, &clock)).await
         };
-        let engine = opened.map_err(|error| Error::Open(error.to_string()))??;
+        let (engine, space) = opened.map_err(|error| Error::Open(error.to_string()))??;
         let reader = engine.reader();
         let metrics = Metrics::register(&runtime.metrics);
-        let (writer, idle) = writer::writer(engine, runtime.clock.clone(), metrics.clone());
+        let (writer, idle) = writer::writer(engine, space, runtime.clock.clone(), metrics.clone());
         let tasks = TaskGroup::new("state-store");
 
         let trusted: BTreeSet<NodeId> = members.effective().into_iter().map(NodeId).collect();
@@ -198,7 +200,7 @@ impl Service {
     /// [`Error`] when a part of it failed, or did not end in time.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { server, routes, writer, idle, health, tasks, .. } = self;
-        let failed = writer.published.failed.subscribe();
+        let writable = writer.published.writable.subscribe();
         let (thread, mut ended) = idle.start().map_err(Error::Thread)?;
         let stopping = tasks.token();
         let (done, writing) = tokio::sync::oneshot::channel();
@@ -216,7 +218,7 @@ impl Service {
         });
         let stopping = tasks.token();
         tasks.spawn("health", async move {
-            report(health, failed, stopping).await;
+            report(health, writable, stopping).await;
             Ok(())
         });
         if let Some(server) = server {
@@ -242,21 +244,33 @@ impl Service {
     }
 }
 
-/// Turns readiness off once a commit has failed.
-async fn report(health: HealthReporter, mut failed: watch::Receiver<bool>, stopping: CancellationToken) {
-    let has_failed = tokio::select! {
-        seen = failed.wait_for(|failed| *failed) => seen.is_ok(),
-        () = stopping.cancelled() => false,
-    };
-    if has_failed {
+/// Tells the health of the services: none of them is well once a commit has failed, and while the disk is full
+/// clients cannot write.
+async fn report(
+    health: HealthReporter,
+    mut writable: watch::Receiver<Writable>,
+    stopping: CancellationToken,
+) {
+    loop {
+        let now = writable.borrow_and_update().clone();
         for name in NAMES {
-            health.set_service_status(name, ServingStatus::NotServing).await;
+            let serving = match now {
+                Writable::Yes => true,
+                Writable::Full(_) => name != KEY_VALUE,
+                Writable::Failed(_) => false,
+            };
+            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status(name, status).await;
+        }
+        tokio::select! {
+            changed = writable.changed() => if changed.is_err() { return },
+            () = stopping.cancelled() => return,
         }
     }
 }
 
-/// Opens the engine on what the configuration names.
-fn open(config: &Config, clock: &Clock) -> Result<Engine, Error> {
+/// Opens the engine on what the configuration names, and finds out how to tell the room on its disk.
+fn open(config: &Config, clock: &Clock) -> Result<(Engine, Space), Error> {
     let settings = settings(config)?;
     let engine = config.store.engine;
     if !ENGINES.contains(&engine) {
@@ -270,17 +284,19 @@ fn open(config: &Config, clock: &Clock) -> Result<Engine, Error> {
         node: NodeId(key.public()),
         epoch_ms: settings.epoch_length.0.get(),
     };
-    let storage: Box<dyn Storage> = match engine {
-        config::Engine::Memory => Box::new(MemoryStorage::new()),
+    let (storage, space): (Box<dyn Storage>, Space) = match engine {
+        config::Engine::Memory => (Box::new(MemoryStorage::new()), Space::unlimited()),
         config::Engine::Sled | config::Engine::Redb => {
             let folder = data_dir.folder(FOLDER)?;
             manifest.claim(&folder, storage::exists(&folder))?;
-            on_disk(engine, &folder, config.store.cache_mb << 20)?
+            let space = Space::of_folder(&folder);
+            let space = space.map_err(|source| storage::OpenError::Io { path: folder.clone(), source })?;
+            (on_disk(engine, &folder, config.store.cache_mb << 20)?, space)
         }
     };
     let incarnations = Box::new(|| Incarnation(entropy::bytes()));
     let now = writer::now(clock);
-    Ok(Engine::open(storage, settings, key.signing_key().clone(), incarnations, now)?)
+    Ok((Engine::open(storage, settings, key.signing_key().clone(), incarnations, now)?, space))
 }
 
 /// Opens the database in a folder that is ours.

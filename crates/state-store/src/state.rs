@@ -267,6 +267,14 @@ impl wire::state_store_server::StateStore for StateStore {
         Ok(Response::new(wire::SetTrustResponse {}))
     }
 
+    async fn writable(
+        &self,
+        _: Request<wire::WritableRequest>,
+    ) -> Result<Response<wire::WritableResponse>, Status> {
+        let problem = self.writer.published.writable.borrow().problem().to_owned();
+        Ok(Response::new(wire::WritableResponse { problem }))
+    }
+
     async fn sealed_entries(
         &self,
         _: Request<wire::SealedEntriesRequest>,

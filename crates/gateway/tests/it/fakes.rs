@@ -18,6 +18,7 @@ use lattice_proto::coordinator::v1 as coordinator;
 use lattice_proto::coordinator::v1::sync_coordinator_server::{SyncCoordinator, SyncCoordinatorServer};
 use lattice_proto::kv::v1 as kv;
 use lattice_proto::kv::v1::key_value_server::{KeyValue, KeyValueServer};
+use lattice_proto::reason;
 use lattice_proto::store::v1 as store;
 use lattice_proto::store::v1::state_store_server::{StateStore, StateStoreServer};
 use lattice_proto::types::v1 as types;
@@ -157,6 +158,7 @@ impl Store {
             b"damaged" => Err(Status::data_loss("the entry was found damaged")),
             b"broken" => Err(Status::internal("a secret of the store")),
             b"full" => Err(Status::resource_exhausted("too many writes wait")),
+            b"disk" => Err(reason::with(Status::resource_exhausted("the disk is full"), reason::DISK_FULL)),
             b"waits" => {
                 self.begun.notify_one();
                 self.go.notified().await;
@@ -274,6 +276,10 @@ impl StateStore for Store {
         let mut signed = request.into_inner().request.unwrap();
         signed.body = [&signed.body[..], b"!"].concat().into();
         Ok(Response::new(store::ExchangeResponse { response: Some(signed) }))
+    }
+
+    async fn writable(&self, _: Request<store::WritableRequest>) -> Answer<store::WritableResponse> {
+        Ok(Response::new(store::WritableResponse { problem: "the disk is full".to_owned() }))
     }
 
     /// One piece an entry; the key `cut` ends the stream with an error.

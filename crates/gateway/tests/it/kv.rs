@@ -157,6 +157,7 @@ async fn what_the_store_says_becomes_a_problem() {
         ("damaged", 503, "damaged"),
         ("broken", 500, "internal"),
         ("full", 503, "busy"),
+        ("disk", 507, "disk-full"),
         ("none", 404, "key-not-found"),
     ] {
         let detail = get(node.address, &format!("/v1/kv/{key}")).await.problem(status, name);

@@ -35,7 +35,42 @@ pub struct Committed {
     pub conflicts: u64,
 }
 
+/// How a group was before something was staged into it.
+pub struct Savepoint {
+    state: record::State,
+    clock: Clock,
+    held: Held,
+    local: usize,
+    late: usize,
+    dropped: u64,
+    conflicts: u64,
+}
+
 impl Group {
+    /// Notes how the group is now: what is staged next can be taken back with [`Group::roll_back`].
+    pub fn savepoint(&mut self) -> Savepoint {
+        self.batch.savepoint();
+        let Committed { local, late, dropped, conflicts } = &self.committed;
+        Savepoint {
+            state: self.state.clone(),
+            clock: self.clock.clone(),
+            held: self.held,
+            local: local.len(),
+            late: late.len(),
+            dropped: *dropped,
+            conflicts: *conflicts,
+        }
+    }
+
+    /// Takes back what was staged since the newest savepoint, which is `to`.
+    pub fn roll_back(&mut self, to: Savepoint) {
+        self.batch.roll_back();
+        (self.state, self.clock, self.held) = (to.state, to.clock, to.held);
+        self.committed.local.truncate(to.local);
+        self.committed.late.truncate(to.late);
+        (self.committed.dropped, self.committed.conflicts) = (to.dropped, to.conflicts);
+    }
+
     /// Bytes on their way to the disk.
     pub fn bytes(&self) -> usize {
         self.batch.bytes()

@@ -49,7 +49,7 @@ use crate::format::keys::Generation;
 use crate::format::record;
 use crate::storage;
 
-pub use group::{Committed, Group};
+pub use group::{Committed, Group, Savepoint};
 pub use merge::{Merged, Origin};
 pub use open::OpenError;
 pub use read::{Comparison, Listed, OwnNodes, Page};

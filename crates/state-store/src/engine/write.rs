@@ -143,7 +143,8 @@ impl Engine {
     /// Stages operations, all of them or none; each sees what those before it did.
     ///
     /// # Errors
-    /// [`WriteError`]. The group is as it was, unless the store itself failed: then it is to be dropped.
+    /// [`WriteError`]. The group is as it was, unless the store itself failed: then it is to be rolled back, or
+    /// dropped.
     pub fn stage_write(&self, group: &mut Group, ops: &[Op], now: Now) -> Result<Vec<Written>, WriteError> {
         if ops.is_empty() || ops.len() > MAX_OPERATIONS {
             return Err(WriteError::Count { count: ops.len() });

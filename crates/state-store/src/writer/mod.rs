@@ -2,9 +2,10 @@
 //!
 //! Whoever wants something changed leaves a command and waits. The writer takes what is there, stages it,
 //! commits once, and only then tells those who waited. A commit that fails is told to all of them; nothing is
-//! written after it.
+//! written after it. While the disk is nearly full (`space`), writes are refused instead, and sealing waits.
 
 mod run;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use lattice_core::model::{Entry, Epoch, Incarnation, NodeId};
 use lattice_core::time::{Monotonic, WallTime};
 use lattice_proto::convert::Seals;
+use lattice_proto::reason;
 use lattice_runtime::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 use tonic::Status;
@@ -23,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::verdict::Verdict;
 
 pub(crate) use run::Idle;
+pub(crate) use space::Space;
 
 /// The most commands that wait.
 const QUEUE_MAX: usize = 1_024;
@@ -119,10 +122,39 @@ pub(crate) struct Published {
     /// The seals, after every change.
     pub(crate) seals: watch::Sender<Seals>,
     pub(crate) local: broadcast::Sender<Arc<LocalWrites>>,
-    /// Whether a commit has failed.
-    pub(crate) failed: watch::Sender<bool>,
+    /// Whether the store takes writes.
+    pub(crate) writable: watch::Sender<Writable>,
     /// What peers say of our clock.
     pub(crate) verdict: watch::Sender<Verdict>,
+}
+
+/// Whether the store takes writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Writable {
+    Yes,
+    /// Not while the disk is full; why, in words.
+    Full(String),
+    /// Never again before a restart, since a commit failed; why, in words.
+    Failed(String),
+}
+
+impl Writable {
+    /// Why not, in words for operators; empty when it does.
+    pub(crate) fn problem(&self) -> &str {
+        match self {
+            Self::Yes => "",
+            Self::Full(problem) | Self::Failed(problem) => problem,
+        }
+    }
+
+    /// What writers are told; `None` when they may write.
+    fn refusal(&self) -> Option<Status> {
+        match self {
+            Self::Yes => None,
+            Self::Full(problem) => Some(reason::with(Status::resource_exhausted(problem), reason::DISK_FULL)),
+            Self::Failed(problem) => Some(Status::unavailable(problem)),
+        }
+    }
 }
 
 /// The time by the process's clock.
@@ -131,12 +163,12 @@ pub(crate) fn now(clock: &Clock) -> Now {
 }
 
 /// Sets a writer up around an engine.
-pub(crate) fn writer(engine: Engine, clock: Clock, metrics: Metrics) -> (Writer, Idle) {
+pub(crate) fn writer(engine: Engine, space: Space, clock: Clock, metrics: Metrics) -> (Writer, Idle) {
     let (sender, queue) = sync_channel(QUEUE_MAX);
     let published = Published {
         seals: watch::Sender::new(engine.reader().seals()),
         local: broadcast::Sender::new(LOCAL_MESSAGES),
-        failed: watch::Sender::new(false),
+        writable: watch::Sender::new(Writable::Yes),
         verdict: watch::Sender::new(Verdict::right()),
     };
     metrics.stats(&engine.view().stats);
@@ -148,7 +180,7 @@ pub(crate) fn writer(engine: Engine, clock: Clock, metrics: Metrics) -> (Writer,
         metrics: metrics.clone(),
         published: published.clone(),
     };
-    (writer, Idle::new(engine, queue, clock, metrics, published))
+    (writer, Idle::new(engine, space, queue, clock, metrics, published))
 }
 
 impl Writer {
@@ -161,11 +193,13 @@ impl Writer {
         if let Some(why) = self.published.verdict.borrow().refusal(now(&self.clock).monotonic) {
             return Err(Status::unavailable(why));
         }
+        self.may_write()?;
         let bytes = ops.iter().map(Op::bytes).sum();
         self.ask(bytes, |reply| Command::Write { ops, traceparent, reply }).await
     }
 
     pub(crate) async fn merge(&self, entries: Vec<Entry>, origin: Origin) -> Result<Merged, Status> {
+        self.may_write()?;
         let bytes = entries.iter().map(lattice_proto::codec::entry_bytes).sum();
         self.ask(bytes, |reply| Command::Merge { entries, origin, reply }).await
     }
@@ -204,9 +238,14 @@ impl Writer {
         let _ = self.queue.send(Queued { command: Command::Stop, _place: None });
     }
 
+    /// Refuses at once what the writer would refuse in its turn.
+    fn may_write(&self) -> Result<(), Status> {
+        self.published.writable.borrow().refusal().map_or(Ok(()), Err)
+    }
+
     async fn ask<T>(&self, bytes: usize, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Status> {
-        if *self.published.failed.borrow() {
-            return Err(failed());
+        if let Writable::Failed(problem) = &*self.published.writable.borrow() {
+            return Err(Status::unavailable(problem));
         }
         let full = || Status::resource_exhausted("the writer's queue is full: try again later");
         let kib = u32::try_from(bytes.div_ceil(1_024).clamp(1, QUEUE_KIB_MAX)).unwrap_or(u32::MAX);
@@ -221,11 +260,6 @@ impl Writer {
     }
 }
 
-/// What those are told who come after a failed commit.
-pub(crate) fn failed() -> Status {
-    Status::unavailable("the store has failed: a commit did not reach the disk; restart it")
-}
-
 fn stopping() -> Status {
     Status::unavailable("the store is stopping")
 }
@@ -236,6 +270,6 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::Storage(error) => Status::unavailable(format!("store: {error}")),
         Error::Damaged(error) => Status::data_loss(error.to_string()),
         Error::Gone => Status::aborted(error.to_string()),
-        Error::Failed => failed(),
+        Error::Failed => Status::unavailable(error.to_string()),
     }
 }

@@ -10,7 +10,8 @@ use lattice_runtime::Clock;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::{Command, LocalWrites, Published, Queued, Reply, now, status};
+use super::space::Room;
+use super::{Command, LocalWrites, Published, Queued, Reply, Space, Writable, now, status};
 use crate::engine::{Committed, Engine, Error, Group, Merged, Step, WriteError};
 use crate::metrics::Metrics;
 
@@ -28,6 +29,7 @@ const LOCAL_ENTRIES: usize = 1_024;
 /// A writer that was not started yet.
 pub(crate) struct Idle {
     engine: Engine,
+    space: Space,
     queue: Receiver<Queued>,
     clock: Clock,
     metrics: Metrics,
@@ -56,12 +58,14 @@ fn tell<T: Send + 'static>(reply: Reply<T>, outcome: Result<T, Status>) -> Told 
 impl Idle {
     pub(super) fn new(
         engine: Engine,
+        space: Space,
         queue: Receiver<Queued>,
         clock: Clock,
         metrics: Metrics,
         published: Published,
     ) -> Self {
-        Self { engine, queue, clock, metrics, published, local_writes: 0, seal_after: Duration::ZERO }
+        let (local_writes, seal_after) = (0, Duration::ZERO);
+        Self { engine, space, queue, clock, metrics, published, local_writes, seal_after }
     }
 
     /// Starts the thread. The receiver hears when it ends: a sender that was dropped says that it panicked.
@@ -82,6 +86,7 @@ impl Idle {
                 None => self.queue.recv_timeout(self.wait()),
             };
             let began = self.clock.monotonic();
+            self.look_at_the_disk();
             match received {
                 Ok(Queued { command: Command::Stop, .. }) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(queued) => next = self.handle(queued),
@@ -94,8 +99,43 @@ impl Idle {
         }
     }
 
+    /// Asks how much room there is, and says so when that is too little, or enough again.
+    fn look_at_the_disk(&mut self) {
+        let Some(free) = self.space.look() else { return };
+        let problem = self.space.room().problem();
+        self.metrics.disk(free, problem.is_some());
+        self.published.writable.send_if_modified(|writable| match (&*writable, problem) {
+            (Writable::Yes, Some(problem)) => {
+                tracing::error!(free, "{problem}");
+                *writable = Writable::Full(problem);
+                true
+            }
+            (Writable::Full(_), None) => {
+                tracing::info!(free, "the disk has room again: writes go on");
+                *writable = Writable::Yes;
+                true
+            }
+            (Writable::Yes, None) | (Writable::Full(_), Some(_)) | (Writable::Failed(_), _) => false,
+        });
+    }
+
+    /// Why a command has to wait for more room, if it has to.
+    fn no_room_for(&self, command: &Command) -> Option<Status> {
+        let fits = match (command, self.space.room()) {
+            (_, Room::Enough) => true,
+            (Command::Write { .. } | Command::Merge { .. }, Room::Little(_) | Room::No(_)) => false,
+            (Command::Reserve { .. } | Command::Heard { .. } | Command::Reincarnate { .. }, room) => {
+                matches!(room, Room::Little(_))
+            }
+            // They write nothing then.
+            (Command::Extend { .. } | Command::ConfirmClock { .. } | Command::Stop, _) => true,
+        };
+        if fits { None } else { self.published.writable.borrow().refusal() }
+    }
+
     fn may_seal(&self) -> bool {
-        !self.engine.failed() && self.clock.monotonic() >= self.seal_after
+        let has_room = self.space.room() == Room::Enough;
+        has_room && !self.engine.failed() && self.clock.monotonic() >= self.seal_after
     }
 
     /// How long nothing will be due.
@@ -115,6 +155,7 @@ impl Idle {
 
     /// One step of sealing; whether there may be more to do.
     fn seal(&mut self) -> bool {
+        self.look_at_the_disk();
         if !self.may_seal() {
             return false;
         }
@@ -152,34 +193,45 @@ impl Idle {
     /// Handles a command, and with it as many changes that wait as one commit takes. Returns a command that was
     /// taken from the queue and has to wait its turn.
     fn handle(&mut self, first: Queued) -> Option<Queued> {
+        if let Some(refusal) = self.no_room_for(&first.command) {
+            self.single(first.command, Some(refusal));
+            return None;
+        }
         let mut told: Vec<Told> = Vec::new();
         let mut trace = None;
         let mut rest = None;
         let mut group = match self.engine.begin() {
             Ok(group) => group,
             Err(error) => {
-                self.single(first.command, Some(status(&error)));
+                // A commit that was queued earlier failed: those behind it hear why.
+                let refusal = self.published.writable.borrow().refusal();
+                self.single(first.command, Some(refusal.unwrap_or_else(|| status(&error))));
                 return None;
             }
         };
         let started = self.clock.monotonic();
         let mut next = Some(first);
-        let mut broken = None;
         while let Some(queued) = next.take() {
             match queued.command {
                 Command::Write { ops, traceparent, reply } => {
                     trace = trace.or(traceparent);
+                    let before = group.savepoint();
                     let staged = self.engine.stage_write(&mut group, &ops, now(&self.clock));
                     if let Err(WriteError::Store(error)) = &staged {
-                        broken = Some(status(error));
+                        tracing::error!(%error, "stage a write");
+                        group.roll_back(before);
                     }
                     told.push(tell(reply, staged.map_err(|error| write_status(&error))));
                 }
                 Command::Merge { entries, origin, reply } => {
+                    let before = group.savepoint();
                     let staged = self.engine.stage_merge(&mut group, entries, origin, now(&self.clock));
                     match &staged {
                         Ok(merged) => self.metrics.merged(merged),
-                        Err(error) => broken = Some(status(error)),
+                        Err(error) => {
+                            tracing::error!(%error, "stage a merge");
+                            group.roll_back(before);
+                        }
                     }
                     told.push(tell(reply, staged.map_err(|error| status(&error))));
                 }
@@ -192,15 +244,12 @@ impl Idle {
                     break;
                 }
             }
-            if broken.is_some() || told.len() == GROUP_MAX || group.bytes() > GROUP_BYTES {
+            if told.len() == GROUP_MAX || group.bytes() > GROUP_BYTES {
                 break;
             }
             next = self.queue.try_recv().ok();
         }
-        let outcome = match broken {
-            Some(status) => Err(status),
-            None => self.commit(group, trace, started),
-        };
+        let outcome = self.commit(group, trace, started);
         for told in told {
             told(outcome.clone());
         }
@@ -217,10 +266,7 @@ impl Idle {
                 self.committed(committed, trace.unwrap_or_default());
                 Ok(())
             }
-            Err(error) => {
-                self.failed(&error, "commit");
-                Err(status(&error))
-            }
+            Err(error) => Err(self.failed(&error, "commit")),
         }
     }
 
@@ -268,8 +314,11 @@ impl Idle {
             Command::Write { reply, .. } => tell(reply, Ok(Vec::new()))(refused),
             Command::Merge { reply, .. } => tell(reply, Ok(Merged::default()))(refused),
             Command::Extend { reply } => {
-                let done = refused
-                    .and_then(|()| self.engine.extend(now).map_err(|error| self.failed(&error, "extend")));
+                let done = refused.and_then(|()| match self.space.room() {
+                    Room::Enough => self.engine.extend(now).map_err(|error| self.failed(&error, "extend")),
+                    // What was told stays true: the newest run just ends earlier than it could.
+                    Room::Little(_) | Room::No(_) => Ok(Step::Idle),
+                });
                 if matches!(done, Ok(Step::Worked)) {
                     self.publish();
                 }
@@ -313,14 +362,24 @@ impl Idle {
         }
     }
 
-    /// Says that something failed, and turns readiness off when that was a commit.
+    /// Says that something failed, and turns readiness off when that was a commit. Returns what those are told
+    /// who wait for it.
     fn failed(&mut self, error: &Error, doing: &str) -> Status {
         tracing::error!(%error, "{doing}");
-        if self.engine.failed() {
-            self.metrics.failed();
-            self.published.failed.send_replace(true);
+        if !self.engine.failed() {
+            return status(error);
         }
-        status(error)
+        self.metrics.failed();
+        self.published.writable.send_if_modified(|writable| {
+            let is_news = !matches!(writable, Writable::Failed(_));
+            if is_news {
+                *writable = Writable::Failed(format!(
+                    "the store has failed: a commit did not reach the disk ({error}); restart the node"
+                ));
+            }
+            is_news
+        });
+        Status::unavailable(self.published.writable.borrow().problem())
     }
 
     fn publish(&self) {

@@ -401,6 +401,13 @@ impl StateStore for FakeStore {
         Ok(Answered::new(wire::SetTrustResponse {}))
     }
 
+    async fn writable(
+        &self,
+        _: Request<wire::WritableRequest>,
+    ) -> Result<Answered<wire::WritableResponse>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
     async fn sealed_entries(
         &self,
         _: Request<wire::SealedEntriesRequest>,
