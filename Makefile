@@ -2,9 +2,11 @@
 
 CARGO ?= cargo
 PROFILE_DIR := target/release
+# What is tested and checked, beyond what is built by default: the second storage engine.
+FEATURES := --features lattice/redb
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash check fmt lint doc deny bench bench-store clean
+.PHONY: help build demo test crash durability check fmt lint doc deny bench bench-store clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -18,11 +20,11 @@ demo: build ## Build, then watch three real nodes lose each other and heal
 	$(PROFILE_DIR)/lattice demo --fast --exit
 
 test: ## Run every test: units, properties, simulation, real processes and sockets
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --workspace --bins $(FEATURES)
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --workspace; \
+		$(CARGO) nextest run --workspace $(FEATURES); \
 	else \
-		$(CARGO) test --workspace --lib --bins --tests --no-fail-fast 2>&1 | tee target/test.log | grep -v '^test .* ok$$'; \
+		$(CARGO) test --workspace $(FEATURES) --lib --bins --tests --no-fail-fast 2>&1 | tee target/test.log | grep -v '^test .* ok$$'; \
 		awk '/^test result:/ { passed += $$4; failed += $$6 } \
 			END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }' target/test.log; \
 	fi
@@ -30,13 +32,16 @@ test: ## Run every test: units, properties, simulation, real processes and socke
 crash: ## Kill a store under load 300 times (CRASH_KILLS, CRASH_SEED), and check all it had acknowledged
 	CRASH_KILLS=$(or $(CRASH_KILLS),300) $(CARGO) test -p state-store --test it crash:: -- --nocapture
 
+durability: ## Show that a write is on the disk before its answer, and what clients see when the disk fails (needs strace)
+	$(CARGO) test -p state-store --features redb --test it -- --nocapture --test-threads=1 durability full_disk
+
 check: fmt lint doc deny ## Everything that CI checks besides the tests
 
 fmt: ## Check the formatting
 	$(CARGO) fmt --check
 
 lint: ## Run clippy; a warning is an error
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets $(FEATURES) -- -D warnings
 
 doc: ## Build the API documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps

@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod crash;
+mod durability;
 mod exchange;
+mod full_disk;
 mod harness;
 mod key_value;
 mod process;
 mod siblings;
+mod strace;

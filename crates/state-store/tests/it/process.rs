@@ -15,11 +15,12 @@ pub(crate) const EPOCH_MS: u32 = 200;
 
 /// A store process, killed when dropped.
 pub(crate) struct Process {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) channel: Channel,
 }
 
-fn binary(folder: &Path, more: &[&str]) -> Command {
+/// The binary, with its files in `folder`.
+pub(crate) fn binary(folder: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_state-store"));
     let set = |key: &str, value: &Path| format!("{key}={}", value.display());
     let socket = format!("store.listen=unix:{}", socket(folder).display());
@@ -49,15 +50,19 @@ fn socket(folder: &Path) -> PathBuf {
 
 impl Process {
     /// Starts one, and waits for nothing.
-    pub(crate) fn spawn(folder: &Path) -> Self {
-        let child = binary(folder, &[]).stderr(Stdio::inherit()).spawn().unwrap();
+    pub(crate) fn spawn(folder: &Path, more: &[&str]) -> Self {
+        let child = binary(folder, more).stderr(Stdio::inherit()).spawn().unwrap();
         let channel = Channel::connect(&Listen::Unix(socket(folder)));
         Self { child, channel }
     }
 
     /// Starts one, and waits until it answers.
     pub(crate) async fn start(folder: &Path) -> Self {
-        let process = Self::spawn(folder);
+        Self::start_with(folder, &[]).await
+    }
+
+    pub(crate) async fn start_with(folder: &Path, more: &[&str]) -> Self {
+        let process = Self::spawn(folder, more);
         let (_, store) = clients(&process.channel);
         until("the store answers", async || {
             store.clone().seals(lattice_proto::store::v1::SealsRequest {}).await.ok()
@@ -151,4 +156,45 @@ async fn a_store_in_memory_writes_no_entries_to_the_disk() {
     store.sealed(1).await;
     store.stop().await;
     assert!(!folder.path().join("store").exists());
+}
+
+#[cfg(feature = "redb")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_on_redb_survives_a_kill_and_its_folder_is_refused_to_sled() {
+    let folder = folder();
+    for round in 0..3 {
+        let mut process = Process::start_with(folder.path(), &["store.engine=redb"]).await;
+        let (mut kv, _) = clients(&process.channel);
+        for earlier in 0..round * 20 {
+            let request =
+                lattice_proto::kv::v1::GetRequest { key: bytes(&format!("{earlier}")), version_min: None };
+            kv.get(request).await.unwrap();
+        }
+        for number in round * 20..(round + 1) * 20 {
+            kv.put(put(&format!("{number}"), "value")).await.unwrap();
+        }
+        process.kill();
+    }
+    let (status, line) = run(folder.path(), &["store.engine=sled"]);
+    assert_eq!(status, Some(3), "{line}");
+    assert!(line.contains("store.engine: \"sled\"") && line.ends_with("was made by \"redb\""), "{line}");
+    assert!(!folder.path().join("data/store/sled").exists());
+}
+
+#[cfg(not(feature = "redb"))]
+#[test]
+fn an_engine_that_was_left_out_is_refused_with_those_that_are_here() {
+    let folder = folder();
+    let (status, line) = run(folder.path(), &["store.engine=redb"]);
+    assert_eq!(status, Some(2), "{line}");
+    assert!(line.ends_with("redb is not built into this binary, which has sled, memory"), "{line}");
+    assert!(!folder.path().join("data").exists(), "nothing is written");
+}
+
+#[test]
+fn an_engine_that_nobody_knows_is_refused_with_those_that_there_are() {
+    let folder = folder();
+    let (status, line) = run(folder.path(), &["store.engine=rocksdb"]);
+    assert_eq!(status, Some(2), "{line}");
+    assert!(line.contains("sled, redb or memory"), "{line}");
 }

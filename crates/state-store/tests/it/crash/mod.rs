@@ -62,7 +62,7 @@ async fn a_store_keeps_its_word_over_kills_at_any_moment() {
 
     while tally.kills < kills {
         if chance.random_bool(0.2) {
-            let mut process = Process::spawn(folder.path());
+            let mut process = Process::spawn(folder.path(), &[]);
             tokio::time::sleep(Duration::from_millis(chance.random_range(0..OPENING_MS_MAX))).await;
             process.kill();
             tally.kills += 1;

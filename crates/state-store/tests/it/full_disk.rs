@@ -1,0 +1,92 @@
+//! A disk that is really full: a small file system of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lattice_proto::kv::v1 as kv;
+use lattice_proto::{reason, store::v1 as wire};
+use tonic::Code;
+
+use crate::harness::{Store, bytes, config, folder, put, until};
+
+/// A file system in memory, gone when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None` where mounting is not permitted; says so.
+    fn mount(at: &Path, mib: u32) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
+            Ok(output) => {
+                println!("SKIPPED: no mount: {}", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                println!("SKIPPED: no mount: {error}");
+                None
+            }
+        }
+    }
+
+    /// Takes up so much of it.
+    fn fill(&self, mib: usize) {
+        std::fs::write(self.0.join("filler"), vec![1; mib << 20]).unwrap();
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+async fn problem(store: &Store) -> String {
+    store.store.clone().writable(wire::WritableRequest {}).await.unwrap().into_inner().problem
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_makes_the_store_read_only_until_there_is_room() {
+    let folder = folder();
+    let Some(disk) = Disk::mount(&folder.path().join("disk"), 160) else { return };
+    let store = Store::start(&config(&disk.0.join("data"), None)).await;
+    // What fits is written; what does not is refused before the file system is really full.
+    disk.fill(60);
+    let value = "x".repeat(1 << 20);
+    let mut written = Vec::new();
+    let refused = loop {
+        let key = format!("{:03}", written.len());
+        match store.kv.clone().put(put(&key, &value)).await {
+            Ok(_) => written.push(key),
+            Err(status) => break status,
+        }
+        assert!(written.len() < 160, "more than there is room for");
+    };
+    println!("after {} MiB: {:?} {}", written.len(), refused.code(), refused.message());
+    assert_eq!((refused.code(), reason::of(&refused)), (Code::ResourceExhausted, Some(reason::DISK_FULL)));
+    assert_eq!(problem(&store).await, refused.message());
+    let operation = kv::operation::Operation::Put(put("batch", "1"));
+    let batch = kv::BatchRequest { operations: vec![kv::Operation { operation: Some(operation) }] };
+    let refused = store.kv.clone().batch(batch).await.unwrap_err();
+    assert_eq!(reason::of(&refused), Some(reason::DISK_FULL));
+    let delete = kv::DeleteRequest { key: bytes("000"), condition: None };
+    let refused = store.kv.clone().delete(delete).await.unwrap_err();
+    assert_eq!(reason::of(&refused), Some(reason::DISK_FULL));
+    // Reads and seals are answered.
+    for key in &written {
+        assert_eq!(store.get(key).await.unwrap().len(), 1 << 20, "{key}");
+    }
+    store.seals().await;
+
+    disk.clear();
+    until("there is room again", async || problem(&store).await.is_empty().then_some(())).await;
+    store.put("after", "1").await;
+    store.sealed(written.len() as u64 + 1).await;
+    store.stop().await;
+}
