@@ -182,6 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_written_is_named_with_its_field() {
+        let folder = tempfile::tempdir().unwrap();
+        // A file where a folder should be: it stops root, too.
+        fs::write(folder.path().join("data"), "").unwrap();
+        let path = folder.path().join("data/node.key");
+        let error = NodeKey::load_or_create(&path).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
+        assert!(error.ends_with("(node.key_file)"), "{error}");
+        let error = Error::io(&path, FIELD, "create")(ErrorKind::ReadOnlyFilesystem.into()).to_string();
+        assert!(error.ends_with(": must be on a disk that can be written (node.key_file)"), "{error}");
+    }
+
+    #[test]
     fn debug_does_not_print_the_secret() {
         let key = NodeKey::generate();
         let text = format!("{key:?}");

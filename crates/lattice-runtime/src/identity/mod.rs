@@ -131,7 +131,7 @@ pub fn check(node: &config::Node) -> Result<(), Error> {
 fn create_once(path: &Path, field: &'static str, content: &[u8]) -> Result<(), Error> {
     let folder = parent(path);
     let temporary = folder.join(format!(".new-{}", hex::encode(crate::entropy::bytes::<8>())));
-    let written = write_synced(&temporary, content).map_err(Error::io(&temporary, field, "create"));
+    let written = write_synced(&temporary, content).map_err(Error::io(path, field, "create"));
     let linked = written.and_then(|()| match std::fs::hard_link(&temporary, path) {
         // Somebody was faster: theirs holds.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),

@@ -40,7 +40,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("open database {path}: {source} (node.data_dir)")]
+    #[error(
+        "open database {path}: {source}: must be in a folder that this process can write (node.data_dir)"
+    )]
     Io {
         /// The database.
         path: PathBuf,
