@@ -118,6 +118,7 @@ impl wire::state_store_server::StateStore for StateStore {
         let origin = match origin {
             wire::Origin::Pull => Origin::Pull,
             wire::Origin::Delta => Origin::Delta,
+            wire::Origin::Repair => Origin::Repair,
             wire::Origin::Unspecified => return Err(Invalid::missing("origin").into()),
         };
         let merged = self.writer.merge(entries, origin).await?;
@@ -126,6 +127,7 @@ impl wire::state_store_server::StateStore for StateStore {
             known: merged.known,
             held: merged.held,
             dropped: merged.dropped,
+            repaired: merged.repaired,
         }))
     }
 

@@ -255,6 +255,7 @@ impl StateStore for Store {
     type WatchLocalWritesStream = Streamed<store::LocalWrites>;
     type WatchAskedStream = Streamed<store::Asked>;
     type SealedEntriesStream = Streamed<store::SealedEntriesResponse>;
+    type CheckStream = Streamed<store::CheckResponse>;
 
     not_played! {
         merge(store::MergeRequest) -> store::MergeResponse;
@@ -269,6 +270,9 @@ impl StateStore for Store {
         reincarnate(store::ReincarnateRequest) -> store::ReincarnateResponse;
         judge_clock(store::JudgeClockRequest) -> store::JudgeClockResponse;
         set_trust(store::SetTrustRequest) -> store::SetTrustResponse;
+        damaged(store::DamagedRequest) -> store::DamagedResponse;
+        check(store::CheckRequest) -> Self::CheckStream;
+        recovered(store::RecoveredRequest) -> store::RecoveredResponse;
     }
 
     /// Answers with the request's body and an `!`.

@@ -39,6 +39,10 @@ pub struct Seals {
     pub newest: Option<SignedSeal>,
     /// Why sealing is halted; empty when it goes on.
     pub halted: String,
+    /// The store lost entries, and does not know which, until its peers have filled it again.
+    pub recovering: bool,
+    /// How many keys are known to be damaged.
+    pub damaged: u64,
 }
 
 impl From<&Seals> for wire::SealsResponse {
@@ -52,6 +56,8 @@ impl From<&Seals> for wire::SealsResponse {
             epoch_ms: seals.epoch_length.0.get(),
             newest: seals.newest.as_ref().map(Into::into),
             halted: seals.halted.clone(),
+            recovering: seals.recovering,
+            damaged: seals.damaged,
         }
     }
 }
@@ -69,6 +75,8 @@ impl TryFrom<wire::SealsResponse> for Seals {
             epoch_length: epoch_length("epoch_ms", wire.epoch_ms)?,
             newest: optional("newest", wire.newest)?,
             halted: wire.halted,
+            recovering: wire.recovering,
+            damaged: wire.damaged,
         })
     }
 }
@@ -81,7 +89,7 @@ impl TryFrom<wire::SealsResponse> for Seals {
 pub fn merge(request: wire::MergeRequest) -> Result<(Vec<Entry>, wire::Origin), Invalid> {
     let origin = match wire::Origin::try_from(request.origin) {
         Ok(wire::Origin::Unspecified) => return Err(Invalid::missing("origin")),
-        Ok(origin @ (wire::Origin::Delta | wire::Origin::Pull)) => origin,
+        Ok(origin @ (wire::Origin::Delta | wire::Origin::Pull | wire::Origin::Repair)) => origin,
         Err(_) => {
             return Err(Invalid::new("origin", format!("is none that is known here: {}", request.origin)));
         }

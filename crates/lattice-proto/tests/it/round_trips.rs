@@ -112,6 +112,8 @@ proptest! {
             epoch_length: EpochLength(NonZeroU32::MIN),
             newest,
             halted: String::new(),
+            recovering: size % 2 == 1,
+            damaged: size / 3,
         };
         prop_assert_eq!(store::v1::SealsResponse::from(&seals).try_into(), Ok(seals));
     }

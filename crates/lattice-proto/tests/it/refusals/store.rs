@@ -17,7 +17,7 @@ fn what_siblings_ask_of_the_store() {
     };
     assert_eq!(merge(|_| {}), Ok((vec![entry()], store::Origin::Pull)));
     assert_eq!(merge(|request| request.origin = 0), Err("origin: is missing".into()));
-    assert_eq!(merge(|request| request.origin = 3), Err("origin: is none that is known here: 3".into()));
+    assert_eq!(merge(|request| request.origin = 4), Err("origin: is none that is known here: 4".into()));
     assert_eq!(
         merge(|request| request.entries = vec![(&entry()).into(); 1_025]),
         Err("entries: takes at most 1024, got 1025".into())

@@ -171,6 +171,8 @@ impl FakeStore {
             epoch_length: epoch_length(),
             newest: Some(self.newest(&state)),
             halted: String::new(),
+            recovering: false,
+            damaged: 0,
         }
     }
 
@@ -274,6 +276,7 @@ impl StateStore for FakeStore {
     type WatchLocalWritesStream = Answers<wire::LocalWrites>;
     type WatchAskedStream = Answers<wire::Asked>;
     type SealedEntriesStream = Answers<wire::SealedEntriesResponse>;
+    type CheckStream = Answers<wire::CheckResponse>;
 
     async fn merge(
         &self,
@@ -285,7 +288,7 @@ impl StateStore for FakeStore {
         state.traces.push(("merge", trace.unwrap_or_default()));
         let total = entries.len() as u64;
         let merged = entries.into_iter().filter(|entry| state.merge(entry.clone())).count() as u64;
-        Ok(Answered::new(wire::MergeResponse { merged, known: total - merged, held: 0, dropped: 0 }))
+        Ok(Answered::new(wire::MergeResponse { merged, known: total - merged, held: 0, dropped: 0, repaired: 0 }))
     }
 
     async fn seals(&self, _: Request<wire::SealsRequest>) -> Result<Answered<wire::SealsResponse>, Status> {
@@ -413,6 +416,24 @@ impl StateStore for FakeStore {
         _: Request<wire::SealedEntriesRequest>,
     ) -> Result<Answered<Self::SealedEntriesStream>, Status> {
         Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn damaged(
+        &self,
+        _: Request<wire::DamagedRequest>,
+    ) -> Result<Answered<wire::DamagedResponse>, Status> {
+        Ok(Answered::new(wire::DamagedResponse::default()))
+    }
+
+    async fn check(&self, _: Request<wire::CheckRequest>) -> Result<Answered<Self::CheckStream>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn recovered(
+        &self,
+        _: Request<wire::RecoveredRequest>,
+    ) -> Result<Answered<wire::RecoveredResponse>, Status> {
+        Ok(Answered::new(wire::RecoveredResponse {}))
     }
 }
 
