@@ -6,9 +6,11 @@
 //! - [`challenges`], [`peers`]: signed requests and answers between nodes.
 //! - [`verdict`]: what peers say of this node's clock.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
+//! - `checking`: the walk over everything, in the background.
 //! - [`service`], with `kv` and `state`: the gRPC services, from start to end.
 
 pub mod challenges;
+mod checking;
 pub mod engine;
 pub mod format;
 mod kv;

@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::engine::{Merged, Stats};
+use crate::engine::{FindingKind, Merged, Stats};
 
 /// Seconds: from a commit on a fast disk to one behind a slow one.
 const COMMIT_BUCKETS: [f64; 14] =
@@ -45,9 +45,33 @@ pub(crate) struct Metrics {
     queue: Gauge,
     merged: Family<Outcome, Counter>,
     exchanges: Family<Outcome, Counter>,
+    damaged: Gauge,
+    recovering: Gauge,
+    found: Family<Kind, Counter>,
+    check_bytes: Counter,
+    check_passes: Counter,
 }
 
-const MERGE_OUTCOMES: [&str; 4] = ["merged", "known", "held", "dropped"];
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+const FINDINGS: [FindingKind; 5] =
+    [FindingKind::Entry, FindingKind::Node, FindingKind::Uncovered, FindingKind::Other, FindingKind::Mended];
+
+fn finding(kind: FindingKind) -> Kind {
+    let kind = match kind {
+        FindingKind::Entry => "entry",
+        FindingKind::Node => "node",
+        FindingKind::Uncovered => "uncovered",
+        FindingKind::Other => "other",
+        FindingKind::Mended => "mended",
+    };
+    Kind { kind }
+}
+
+const MERGE_OUTCOMES: [&str; 5] = ["merged", "known", "held", "dropped", "repaired"];
 const REASONS: [Reason; 10] = [
     Reason::Challenge,
     Reason::Untrusted,
@@ -102,7 +126,15 @@ impl Metrics {
             queue: Gauge::default(),
             merged: Family::default(),
             exchanges: Family::default(),
+            damaged: Gauge::default(),
+            recovering: Gauge::default(),
+            found: Family::default(),
+            check_bytes: Counter::default(),
+            check_passes: Counter::default(),
         };
+        for kind in FINDINGS {
+            drop(metrics.found.get_or_create(&finding(kind)));
+        }
         for outcome in MERGE_OUTCOMES {
             drop(metrics.merged.get_or_create(&Outcome { outcome }));
         }
@@ -129,8 +161,26 @@ impl Metrics {
             queue,
             merged,
             exchanges,
+            damaged,
+            recovering,
+            found,
+            check_bytes,
+            check_passes,
         } = metrics.clone();
         registry.with(|registry| {
+            registry.register(
+                "lattice_store_damaged_entries",
+                "Keys whose entries are known to be damaged",
+                damaged,
+            );
+            registry.register(
+                "lattice_store_recovering",
+                "1 while the store waits for its peers to fill it again",
+                recovering,
+            );
+            registry.register("lattice_store_findings", "What was found damaged or mended, by kind", found);
+            registry.register("lattice_store_check_bytes", "Bytes that the check has read", check_bytes);
+            registry.register("lattice_store_check_passes", "Checks that came to their end", check_passes);
             registry.register("lattice_store_entries", "Entries under the newest sealed root", entries);
             registry.register(
                 "lattice_store_tombstones",
@@ -199,6 +249,8 @@ impl Metrics {
         self.held_bytes.set(gauge(stats.held_bytes));
         self.settle_ms.set(gauge(u64::try_from(stats.settle.as_millis()).unwrap_or(u64::MAX)));
         self.halted.set(i64::from(stats.halted));
+        self.damaged.set(gauge(stats.damaged));
+        self.recovering.set(i64::from(stats.recovering));
     }
 
     pub(crate) fn committed(&self, took: Duration) {
@@ -232,10 +284,23 @@ impl Metrics {
     }
 
     pub(crate) fn merged(&self, merged: &Merged) {
-        let Merged { merged, known, held, dropped } = *merged;
-        for (outcome, count) in MERGE_OUTCOMES.into_iter().zip([merged, known, held, dropped]) {
+        let Merged { merged, known, held, dropped, repaired } = *merged;
+        let counts = [merged - repaired, known, held, dropped, repaired];
+        for (outcome, count) in MERGE_OUTCOMES.into_iter().zip(counts) {
             self.merged.get_or_create(&Outcome { outcome }).inc_by(count);
         }
+    }
+
+    pub(crate) fn found(&self, kind: FindingKind) {
+        self.found.get_or_create(&finding(kind)).inc();
+    }
+
+    pub(crate) fn checked(&self, bytes: u64) {
+        self.check_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn checked_all(&self) {
+        self.check_passes.inc();
     }
 
     pub(crate) fn exchanged(&self, refused: Option<Reason>) {

@@ -114,6 +114,14 @@ pub struct Service {
     idle: writer::Idle,
     health: HealthReporter,
     tasks: TaskGroup,
+    check: Check,
+}
+
+/// What the check needs to run.
+struct Check {
+    clock: Clock,
+    metrics: Metrics,
+    bytes_per_s: u64,
 }
 
 impl Service {
@@ -143,8 +151,10 @@ impl Service {
             exchanges: state::exchanges(),
             clock: runtime.clock.clone(),
             tasks: tasks.clone(),
-            metrics,
+            metrics: metrics.clone(),
         };
+        let bytes_per_s = config.store.check_bytes_per_s;
+        let check = Check { clock: runtime.clock.clone(), metrics, bytes_per_s };
         let key_value =
             KeyValue { reader: reader.clone(), writer: writer.clone(), clock: runtime.clock.clone() };
         let (health, health_service) = grpc::health();
@@ -163,7 +173,7 @@ impl Service {
         )
         .add_service(health_service)
         .add_service(grpc::reflection(&[lattice_proto::DESCRIPTORS])?);
-        Ok(Self { server: None, routes, reader, writer, idle, health, tasks })
+        Ok(Self { server: None, routes, reader, writer, idle, health, tasks, check })
     }
 
     /// Serves on `server` too, for a store with a process of its own. The caller has bound it first: a port
@@ -199,7 +209,7 @@ impl Service {
     /// # Errors
     /// [`Error`] when a part of it failed, or did not end in time.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { server, routes, writer, idle, health, tasks, .. } = self;
+        let Self { server, routes, reader, writer, idle, health, tasks, check } = self;
         let writable = writer.published.writable.subscribe();
         let (thread, mut ended) = idle.start().map_err(Error::Thread)?;
         let stopping = tasks.token();
@@ -214,6 +224,11 @@ impl Service {
             }
             // Handed back: it goes on until the calls in flight have been answered.
             let _ = done.send(ended);
+            Ok(())
+        });
+        let (stopping, checking) = (tasks.token(), writer.published.checking.clone());
+        tasks.spawn("check", async move {
+            checking.run(reader, check.clock, check.metrics, check.bytes_per_s, stopping).await;
             Ok(())
         });
         let stopping = tasks.token();

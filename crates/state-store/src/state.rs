@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use lattice_core::exchange::{Reason, Refusal};
-use lattice_core::model::Epoch;
+use lattice_core::model::{Epoch, KEY_BYTES_MAX};
 use lattice_core::signed::Signed;
 use lattice_proto::convert::{self, Invalid};
 use lattice_proto::store::v1 as wire;
@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use crate::engine::{Origin, Reader, SealedEntries};
+use crate::engine::{DamagedEntry, Origin, Reader, SealedEntries};
 use crate::kv::{blocking, entries};
 use crate::metrics::Metrics;
 use crate::peers::{Peers, Random};
@@ -40,6 +40,10 @@ const CLOCK_DETAIL_BYTES_MAX: usize = 1_024;
 const SEALED_ENTRIES_TIME: Duration = Duration::from_secs(300);
 /// How long their tree is kept at most: the last bucket that is begun in time takes a while, too.
 const SEALED_ENTRIES_KEPT: Duration = SEALED_ENTRIES_TIME.saturating_add(Duration::from_secs(60));
+
+/// The most damaged keys of a page, and how many when nothing is said.
+const DAMAGED_LIMIT_MAX: u32 = 1_000;
+const DAMAGED_LIMIT: u32 = 100;
 
 /// The service.
 #[derive(Clone)]
@@ -109,6 +113,7 @@ impl wire::state_store_server::StateStore for StateStore {
     type WatchLocalWritesStream = Items<wire::LocalWrites>;
     type WatchAskedStream = Items<wire::Asked>;
     type SealedEntriesStream = Items<wire::SealedEntriesResponse>;
+    type CheckStream = Items<wire::CheckResponse>;
 
     async fn merge(
         &self,
@@ -298,6 +303,63 @@ impl wire::state_store_server::StateStore for StateStore {
             }
         });
         Ok(Response::new(self.until_stopped(stream::iter([Ok(seal)]).chain(buckets))))
+    }
+
+    async fn damaged(
+        &self,
+        request: Request<wire::DamagedRequest>,
+    ) -> Result<Response<wire::DamagedResponse>, Status> {
+        let wire::DamagedRequest { after, limit } = request.into_inner();
+        if after.len() > KEY_BYTES_MAX {
+            let problem = format!("takes at most {KEY_BYTES_MAX} bytes, got {}", after.len());
+            return Err(Invalid::new("after", problem).into());
+        }
+        let limit = match limit {
+            0 => DAMAGED_LIMIT,
+            limit @ 1..=DAMAGED_LIMIT_MAX => limit,
+            limit => {
+                let problem = format!("takes 1 to {DAMAGED_LIMIT_MAX}, got {limit}");
+                return Err(Invalid::new("limit", problem).into());
+            }
+        };
+        let reader = self.reader.clone();
+        let entries = blocking(move || reader.damaged(&after, limit as usize)).await?;
+        let entries = entries.map_err(|error| status(&error))?;
+        let overflow = self.reader.view().stats.damage_overflow;
+        let entries = entries.iter().map(damaged_entry).collect();
+        Ok(Response::new(wire::DamagedResponse { entries, overflow }))
+    }
+
+    async fn check(
+        &self,
+        request: Request<wire::CheckRequest>,
+    ) -> Result<Response<Self::CheckStream>, Status> {
+        let checking = &self.writer.published.checking;
+        let progress = checking.watch();
+        if request.into_inner().start {
+            checking.start();
+        }
+        Ok(Response::new(self.until_stopped(progress)))
+    }
+
+    async fn recovered(
+        &self,
+        request: Request<wire::RecoveredRequest>,
+    ) -> Result<Response<wire::RecoveredResponse>, Status> {
+        let incarnation = convert::incarnation("incarnation", &request.into_inner().incarnation)?;
+        self.writer.recovered(incarnation).await?;
+        Ok(Response::new(wire::RecoveredResponse {}))
+    }
+}
+
+fn damaged_entry(entry: &DamagedEntry) -> wire::DamagedEntry {
+    let DamagedEntry { key, head, problem, found_ms } = entry;
+    wire::DamagedEntry {
+        key: key.clone().into_bytes(),
+        key_hash: Bytes::copy_from_slice(key.hash().0.as_bytes()),
+        head: head.as_ref().map(Into::into),
+        problem: problem.clone(),
+        found_ms: *found_ms,
     }
 }
 

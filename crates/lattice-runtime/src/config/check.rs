@@ -49,6 +49,7 @@ fn store(config: &Config) -> Result<(), Error> {
     within("store.retain_epochs", store.retain_epochs, 1..=100_000)?;
     within("store.cache_mb", store.cache_mb, 1..=1_048_576)?;
     budget("store.serve_bytes_per_s", store.serve_bytes_per_s)?;
+    within("store.check_bytes_per_s", store.check_bytes_per_s, 0..=1 << 40)?;
 
     // The drift is at most a day and the rest an hour: no overflow.
     let drift_ms = u64::try_from(config.node.max_clock_drift.as_millis()).unwrap_or(u64::MAX);

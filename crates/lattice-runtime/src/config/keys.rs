@@ -30,7 +30,10 @@ macro_rules! keys {
 
 keys! {
     node { name, cluster, data_dir, key_file, trusted_keys, max_clock_drift }
-    store { listen, epoch_ms, settle_ms, settle_max_ms, retain_epochs, cache_mb, engine, serve_bytes_per_s }
+    store {
+        listen, epoch_ms, settle_ms, settle_max_ms, retain_epochs, cache_mb, engine, serve_bytes_per_s,
+        check_bytes_per_s
+    }
     sensor { enabled, listen, p2p_listen, bootstrap, topic, heartbeat_interval, peer_timeout }
     coordinator {
         listen, http_peers, http_ca, poll_interval, request_timeout, peerless_timeout, return_after,

@@ -79,6 +79,8 @@ pub struct Store {
     pub engine: Engine,
     /// What peers may be served per second, in bytes: 0 for no limit, or at least 65,536. Default: 0.
     pub serve_bytes_per_s: u64,
+    /// How much of the disk is checked a second, up to 2^40 bytes; 0 for not at all. Default: 8 MiB.
+    pub check_bytes_per_s: u64,
 }
 
 /// `[sensor]`: the P2P sensor.
@@ -193,6 +195,7 @@ impl Default for Store {
             cache_mb: 64,
             engine: Engine::Sled,
             serve_bytes_per_s: 0,
+            check_bytes_per_s: 8 << 20,
         }
     }
 }

@@ -43,6 +43,7 @@ retain_epochs = 30
 cache_mb = 64
 engine = "sled"
 serve_bytes_per_s = 0
+check_bytes_per_s = 8388608
 
 [sensor]
 enabled = true

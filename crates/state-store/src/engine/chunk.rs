@@ -9,7 +9,7 @@ use lattice_core::seal::Root;
 use lattice_core::time::WallTime;
 use lattice_core::tree::{ApplyError, Node, Position, apply};
 
-use super::records::Records;
+use super::repair::remove_entry;
 use super::sealing::Work;
 use super::tree::Tree;
 use super::{Engine, Error};
@@ -85,11 +85,8 @@ impl Engine {
             Some(sealed) if sealed == head => {}
             Some(sealed) if sealed.dominates(head) => {
                 // It came after what beats it was sealed: no tree ever needs it.
-                let at = self.generation.older(&head.digest());
-                if let Some(kept) = Records::of(self.storage()).kept(&at)? {
-                    kept.remove_value(&mut work.batch);
-                    work.batch.remove(at);
-                }
+                let digest = head.digest();
+                remove_entry(self.storage(), &mut work.batch, self.generation.older(&digest), &digest)?;
             }
             Some(sealed) => {
                 work.garbage.entries.push(Bytes::copy_from_slice(sealed.digest().as_bytes()));

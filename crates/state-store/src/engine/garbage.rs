@@ -11,6 +11,7 @@ use lattice_core::model::{Digest, Epoch};
 
 use super::open::{put, take};
 use super::records::{Records, parse_kept};
+use super::repair::remove_entry;
 use super::sealing::{CHUNK, Work};
 use super::{Engine, Error, Step};
 use crate::format::{keys, record};
@@ -48,13 +49,8 @@ impl Engine {
                 work.batch.remove(node);
             }
             for entry in list.entries {
-                let digest = Digest::try_from(entry.as_ref())
-                    .map_err(|error| crate::format::Damaged::new(&at, error))?;
-                let at = self.generation.older(&digest);
-                if let Some(kept) = Records::of(self.storage()).kept(&at)? {
-                    kept.remove_value(&mut work.batch);
-                    work.batch.remove(at);
-                }
+                let Ok(digest) = Digest::try_from(entry.as_ref()) else { continue };
+                remove_entry(self.storage(), &mut work.batch, self.generation.older(&digest), &digest)?;
             }
             work.batch.remove(at);
         }
@@ -71,7 +67,9 @@ impl Engine {
             if lists.len() == max {
                 return Ok(ControlFlow::Break(()));
             }
-            lists.push((Bytes::copy_from_slice(at), record::decode(at, &framed)?));
+            // What a damaged list names stays on the disk for good: a waste of room, and no loss.
+            let list = record::decode(at, &framed).unwrap_or_default();
+            lists.push((Bytes::copy_from_slice(at), list));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(lists)
@@ -88,7 +86,7 @@ impl Engine {
         let mut work = self.work();
         self.collect(&mut work)?;
         put(&mut work.batch, "state", &work.state);
-        self.commit_batch(&work.batch)?;
+        self.commit_batch(&mut work.batch)?;
         Ok(Step::Worked)
     }
 
@@ -117,7 +115,7 @@ impl Engine {
             self.sweep = false;
             return Ok(Step::Worked);
         }
-        self.commit_batch(&batch)?;
+        self.commit_batch(&mut batch)?;
         Ok(Step::Worked)
     }
 
@@ -126,8 +124,11 @@ impl Engine {
         let Ok(kept) = parse_kept(at, framed) else { return Ok(()) };
         let head = kept.head();
         let records = Records::of(self.storage());
-        let older = records.kept(&self.generation.older(&head.digest()))?.is_some();
-        let current = records.current(&kept.entry.key)?.is_some_and(|current| current.head() == head);
+        let older = records.has(&self.generation.older(&head.digest()))?;
+        // A damaged current entry may be this one.
+        let current = records.current(&kept.entry.key);
+        let current =
+            current.is_err() || current.is_ok_and(|kept| kept.is_some_and(|kept| kept.head() == head));
         if !older && !current {
             kept.remove_value(batch);
         }

@@ -19,6 +19,8 @@ pub struct Group {
     pub(super) state: record::State,
     pub(super) clock: Clock,
     pub(super) held: Held,
+    /// Keys noted as damaged.
+    pub(super) damaged: u64,
     pub(super) committed: Committed,
 }
 
@@ -96,6 +98,7 @@ impl Engine {
             state: self.state.clone(),
             clock: self.clock.clone(),
             held: self.held,
+            damaged: self.damaged,
             committed: Committed::default(),
         })
     }
@@ -111,23 +114,27 @@ impl Engine {
         group.state.commit += 1;
         group.state.clock = group.clock.last().0;
         super::open::put(&mut group.batch, "state", &group.state);
-        self.commit_batch(&group.batch)?;
+        self.commit_batch(&mut group.batch)?;
         self.state = group.state;
         self.clock = group.clock;
         self.held = group.held;
+        self.damaged = group.damaged;
         self.publish_stats();
         Ok(group.committed)
     }
 
-    /// The one way to the disk.
-    pub(super) fn commit_batch(&mut self, batch: &Batch) -> Result<(), Error> {
+    /// The one way to the disk. Commits are numbered, so that a database which lost some shows it.
+    pub(super) fn commit_batch(&mut self, batch: &mut Batch) -> Result<(), Error> {
         if self.failed {
             return Err(Error::Failed);
         }
-        self.shared.storage.commit(batch).map_err(|error| {
+        super::open::put(batch, "commit", &record::Commit { number: self.commits + 1 });
+        if let Err(error) = self.shared.storage.commit(batch) {
             self.failed = true;
-            error.into()
-        })
+            return Err(error.into());
+        }
+        self.commits += 1;
+        Ok(())
     }
 
     /// The records as a group will leave them.

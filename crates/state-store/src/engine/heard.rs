@@ -8,7 +8,7 @@ use bytes::Bytes;
 use lattice_core::model::{Epoch, Incarnation, NodeId};
 
 use super::{Engine, Error};
-use crate::format::{keys, record};
+use crate::format::{Damaged, keys, record};
 use crate::storage::Batch;
 
 /// The most peers remembered.
@@ -31,7 +31,7 @@ pub(super) struct Heard {
 
 impl Heard {
     /// What a record says.
-    pub(super) fn parse(at: &[u8], record: record::Heard) -> Result<Self, Error> {
+    pub(super) fn parse(at: &[u8], record: record::Heard) -> Result<Self, Damaged> {
         let replaced = record.replaced.iter().map(|replaced| record::incarnation(at, replaced));
         Ok(Self {
             incarnation: record::incarnation(at, &record.incarnation)?,
@@ -85,7 +85,7 @@ impl Engine {
             let mut batch = Batch::default();
             let framed = record::encode(&at, &heard.record());
             batch.put(at, framed);
-            self.commit_batch(&batch)?;
+            self.commit_batch(&mut batch)?;
         }
         self.shared.heard().insert(node, heard);
         Ok(None)

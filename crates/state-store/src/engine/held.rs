@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use lattice_core::model::Entry;
 
+use super::damage::FindingKind;
 use super::group::Group;
 use super::merge::Origin;
 use super::open::{each, take};
@@ -39,9 +40,9 @@ impl Held {
     pub(super) fn count(storage: &dyn Storage) -> Result<Self, Error> {
         let mut held = Self::default();
         each(storage, &[keys::HELD], &[keys::HELD + 1], |at, framed| {
-            let kept = parse_kept(at, framed)?;
+            // One that does not read is dropped when it is due: a pull brings it again.
             held.entries += 1;
-            held.bytes += size(&kept.entry, kept.apart);
+            held.bytes += parse_kept(at, framed).map_or(0, |kept| size(&kept.entry, kept.apart));
             Ok(())
         })?;
         Ok(held)
@@ -62,7 +63,7 @@ impl Engine {
     pub(super) fn hold(&self, group: &mut Group, entry: &Entry) -> Result<Holding, Error> {
         let at = keys::held(&entry.version, &entry.key.hash());
         // It may have come when the clock was not behind it yet, or be our own over a key that is ahead.
-        if self.records(group).kept(&at)?.is_some() || self.in_use(group, entry)? {
+        if self.records(group).has(&at)? || self.in_use(group, entry)? {
             return Ok(Holding::Known);
         }
         let bytes = size(entry, None);
@@ -81,25 +82,38 @@ impl Engine {
             return Ok(Step::Idle);
         }
         let mut due = Vec::new();
+        let mut broken = Vec::new();
         let clock = &self.clock;
         take(self.storage(), &[keys::HELD], &[keys::HELD + 1], |at, framed| {
             let hlc = keys::held_hlc(at).ok_or_else(|| Damaged::new(at, "has no version"))?;
-            if clock.too_far_ahead(now.wall, hlc) || due.len() == DUE_MAX {
+            if clock.too_far_ahead(now.wall, hlc) || due.len() + broken.len() >= DUE_MAX {
                 return Ok(ControlFlow::Break(()));
             }
-            due.push((at.to_vec(), parse_kept(at, framed)?));
+            match parse_kept(at, framed) {
+                Ok(kept) => due.push((at.to_vec(), kept)),
+                Err(damaged) => broken.push((at.to_vec(), damaged)),
+            }
             Ok(ControlFlow::Continue(()))
         })?;
-        if due.is_empty() {
+        if due.is_empty() && broken.is_empty() {
             return Ok(Step::Idle);
         }
         let mut group = self.begin()?;
+        for (at, damaged) in broken {
+            group.held.entries -= 1;
+            group.batch.remove(at);
+            self.found(FindingKind::Other, damaged.to_string());
+        }
         let mut entries = Vec::with_capacity(due.len());
         for (at, kept) in &due {
             group.held.entries -= 1;
-            group.held.bytes -= size(&kept.entry, kept.apart);
+            group.held.bytes = group.held.bytes.saturating_sub(size(&kept.entry, kept.apart));
             group.batch.remove(at.clone());
-            entries.extend(Records::of(self.storage()).whole(kept.clone())?);
+            match Records::of(self.storage()).whole(kept.clone()) {
+                Ok(whole) => entries.extend(whole),
+                Err(Error::Damaged(damaged)) => self.found(FindingKind::Other, damaged.to_string()),
+                Err(error) => return Err(error),
+            }
         }
         self.stage_merge(&mut group, entries, Origin::Held, now)?;
         for (_, kept) in &due {
@@ -116,9 +130,11 @@ impl Engine {
     /// Whether an entry is the current one of its key, or an older one that is still needed.
     fn in_use(&self, group: &Group, entry: &Entry) -> Result<bool, Error> {
         let (head, records) = (entry.head(), self.records(group));
-        if records.current(&entry.key)?.is_some_and(|current| current.head() == head) {
-            return Ok(true);
+        match records.current(&entry.key) {
+            Ok(Some(current)) if current.head() == head => return Ok(true),
+            Ok(_) | Err(Error::Damaged(_)) => {}
+            Err(error) => return Err(error),
         }
-        Ok(records.kept(&self.generation.older(&head.digest()))?.is_some())
+        records.has(&self.generation.older(&head.digest()))
     }
 }

@@ -5,7 +5,8 @@ use lattice_core::time::WallTime;
 
 use super::group::{Committed, Group};
 use super::held::Holding;
-use super::records::{Kept, put_entry};
+use super::records::put_entry;
+use super::repair::{Before, Placed, remove_entry};
 use super::tree::Tree;
 use super::{Engine, Error, Now};
 use crate::format::{keys, record};
@@ -19,6 +20,10 @@ pub enum Origin {
     Pull,
     /// They were held until they were due.
     Held,
+    /// Fetched for keys that are damaged here, proved under a trusted peer's seal.
+    Repair,
+    /// Found in the files of a database that was set aside.
+    Salvage,
 }
 
 /// What became of merged entries.
@@ -32,6 +37,8 @@ pub struct Merged {
     pub held: u64,
     /// Are too far ahead of the clock, and there was no room.
     pub dropped: u64,
+    /// Of those merged, took the place of damaged ones.
+    pub repaired: u64,
 }
 
 impl Engine {
@@ -61,6 +68,17 @@ impl Engine {
         origin: Origin,
         now: Now,
     ) -> Result<Merged, Error> {
+        let staged = self.stage_each(group, entries, origin, now);
+        staged.inspect_err(|error| self.shared.suspect_error(error))
+    }
+
+    fn stage_each(
+        &self,
+        group: &mut Group,
+        entries: Vec<Entry>,
+        origin: Origin,
+        now: Now,
+    ) -> Result<Merged, Error> {
         let mut merged = Merged::default();
         for entry in entries {
             if group.clock.too_far_ahead(now.wall, entry.version.hlc) {
@@ -72,36 +90,48 @@ impl Engine {
                         group.committed.dropped += 1;
                     }
                 }
-            } else if self.merge_one(group, &entry)? {
-                merged.merged += 1;
-                if origin == Origin::Delta {
-                    self.note_late(group, &entry, now.wall);
+                continue;
+            }
+            match self.merge_one(group, &entry, origin)? {
+                Placed::Known => {
+                    merged.known += 1;
+                    continue;
                 }
-            } else {
-                merged.known += 1;
+                Placed::Merged => {}
+                Placed::Repaired => merged.repaired += 1,
+            }
+            merged.merged += 1;
+            if origin == Origin::Delta {
+                self.note_late(group, &entry, now.wall);
             }
         }
         Ok(merged)
     }
 
-    /// Merges one entry; false when nothing was to be done.
-    fn merge_one(&self, group: &mut Group, entry: &Entry) -> Result<bool, Error> {
-        let Some(current) = self.records(group).current(&entry.key)? else {
-            self.place_current(group, entry, None)?;
-            return Ok(true);
+    /// Merges one entry.
+    fn merge_one(&self, group: &mut Group, entry: &Entry, origin: Origin) -> Result<Placed, Error> {
+        let current = match self.before(group, &entry.key)? {
+            Before::Kept(current) => current,
+            before @ Before::Nothing => {
+                self.place_current(group, entry, before)?;
+                return Ok(Placed::Merged);
+            }
+            Before::Damaged { head, kept } => {
+                return self.merge_damaged(group, entry, (head, kept), origin);
+            }
         };
         let (head, here) = (entry.head(), current.head());
         if head == here {
-            return Ok(false);
+            return Ok(Placed::Known);
         }
         if head.version == here.version {
             group.committed.conflicts += 1;
         }
         if !here.dominates(&head) {
-            self.place_current(group, entry, Some(current))?;
-            return Ok(true);
+            self.place_current(group, entry, Before::Kept(current))?;
+            return Ok(Placed::Merged);
         }
-        self.place_older(group, entry, &head, &here)
+        Ok(if self.place_older(group, entry, &head, &here)? { Placed::Merged } else { Placed::Known })
     }
 
     fn note_late(&self, group: &mut Group, entry: &Entry, now: WallTime) {
@@ -125,15 +155,25 @@ impl Engine {
         &self,
         group: &mut Group,
         entry: &Entry,
-        before: Option<Kept>,
+        before: Before,
     ) -> Result<(), Error> {
         let head = entry.head();
         let epoch = self.sealing_epoch(&head);
         // What awaits sealing is the current entry or one older: a new key has nothing there.
-        let pending = match &before {
-            Some(_) => self.pending(group, epoch, &head)?,
-            None => None,
+        let mut more = None;
+        let (pending, before) = match before {
+            Before::Nothing => (None, None),
+            Before::Kept(kept) => (self.pending(group, epoch, &head)?, Some(kept)),
+            Before::Damaged { head: lost, kept } => {
+                let lost = lost.filter(|lost| *lost != head).map(|lost| lost.digest());
+                self.clear_note(group, &entry.key, lost.as_ref())?;
+                let pending = self.pending(group, epoch, &head)?;
+                more = Some(pending.is_none());
+                // What is gone already needs no removing.
+                (pending.filter(|pending| Some(pending.digest()) != lost), kept)
+            }
         };
+        let more = more.unwrap_or(pending.is_none());
         if let Some(before) = before {
             let replaced = before.head();
             if pending == Some(replaced) || self.uncollected(&entry.key) {
@@ -147,7 +187,7 @@ impl Engine {
             }
         }
         put_entry(&mut group.batch, keys::current(&entry.key), entry);
-        self.put_pending(group, epoch, &entry.key, &head, pending.is_none());
+        self.put_pending(group, epoch, &entry.key, &head, more);
         Ok(())
     }
 
@@ -205,11 +245,7 @@ impl Engine {
 
     /// Removes an older entry and its value.
     fn remove_older(&self, group: &mut Group, head: &EntryHead) -> Result<(), Error> {
-        let at = self.generation.older(&head.digest());
-        if let Some(kept) = self.records(group).kept(&at)? {
-            kept.remove_value(&mut group.batch);
-            group.batch.remove(at);
-        }
-        Ok(())
+        let digest = head.digest();
+        remove_entry(self.storage(), &mut group.batch, self.generation.older(&digest), &digest)
     }
 }

@@ -14,10 +14,13 @@
 //! - `write`, `merge`: what clients write, what peers bring; `held`: what is ahead of time; `group`: commits.
 //! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
 //! - `read`, `serve`, `sealed`: the readers; `shared`: what they share with the writer.
+//! - `damage`, `repair`, `check`: what on the disk is not as it was written, and what becomes of it.
 //! - `records`, `tree`: the disk by meaning.
 
+mod check;
 mod chunk;
 mod clock;
+mod damage;
 mod garbage;
 mod group;
 mod heard;
@@ -27,6 +30,7 @@ mod open;
 mod read;
 mod rebuild;
 mod records;
+mod repair;
 mod sealed;
 mod sealing;
 mod serve;
@@ -40,7 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lattice_core::clock::Clock;
-use lattice_core::model::{Epoch, EpochLength, Incarnation};
+use lattice_core::model::{Epoch, EpochLength, Incarnation, Key};
 use lattice_core::seal::Run;
 use lattice_core::time::{Monotonic, WallTime};
 
@@ -49,6 +53,8 @@ use crate::format::keys::Generation;
 use crate::format::record;
 use crate::storage;
 
+pub use check::{Check, Read};
+pub use damage::{DAMAGED_MAX, DamagedEntry, Finding, FindingKind};
 pub use group::{Committed, Group, Savepoint};
 pub use merge::{Merged, Origin};
 pub use open::OpenError;
@@ -103,6 +109,18 @@ pub enum Error {
     /// A record is not what was written.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// A key's entry is damaged. What a client reads of it would be wrong, and so would be an absence.
+    #[error("key \"{}\": its entry is damaged here, and waits for repair by a peer or for a newer write", key.as_bytes().escape_ascii())]
+    Entry {
+        /// The key.
+        key: Key,
+    },
+    /// So many entries are damaged that they are no longer known one by one.
+    #[error("more than {} entries are damaged here: the store as a whole is suspect", damage::DAMAGED_MAX)]
+    Suspect,
+    /// The store lost entries, and cannot tell what it lacks from what never was.
+    #[error("recovering: the store lost entries, and waits for its peers to fill it again")]
+    Recovering,
     /// The store began a new incarnation, and what was being read is no more.
     #[error("the store began a new incarnation meanwhile")]
     Gone,
@@ -147,6 +165,16 @@ pub struct Engine {
     /// Records of earlier generations are left.
     sweep: bool,
     incarnations: Incarnations,
+    /// Keys noted as damaged; and whether there are more than are noted.
+    damaged: u64,
+    overflow: bool,
+    recovering: Option<record::Recovering>,
+    /// What was found, and not yet told.
+    findings: Vec<Finding>,
+    /// When the tree was last rebuilt for damage.
+    rebuilt: Option<Monotonic>,
+    /// The number of the last commit.
+    commits: u64,
     /// When the clocks were last looked at.
     observed: Monotonic,
     failed: bool,

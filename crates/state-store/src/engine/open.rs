@@ -9,13 +9,14 @@ use ed25519_dalek::SigningKey;
 use lattice_core::clock::Clock;
 use lattice_core::model::{Epoch, Hlc, Incarnation, NodeId};
 
+use super::damage::{Finding, FindingKind, count_notes};
 use super::heard::{Heard, HeardMap};
 use super::held::Held;
 use super::records::Records;
 use super::shared::Shared;
 use super::{Engine, Error, Incarnations, Now, SealClock, SealedRun, Settings, Settle};
 use crate::format::keys::{self, Generation};
-use crate::format::{VERSION, record};
+use crate::format::{Damaged, VERSION, record};
 use crate::storage::{self, Batch, Storage};
 
 /// Why a store does not open. Nothing was written.
@@ -65,6 +66,9 @@ impl From<storage::Error> for OpenError {
 impl Engine {
     /// Opens the store on `storage`, or makes one where there is none. `key` is the node's.
     ///
+    /// What is damaged and can be done without, or made again, is: see [`Engine::take_findings`]. A damaged
+    /// `identity` or `state` cannot.
+    ///
     /// # Errors
     /// [`OpenError`], with nothing written.
     pub fn open(
@@ -78,6 +82,7 @@ impl Engine {
         let records = Records::of(&storage);
         let identity: record::Identity = match records.get(&keys::meta("identity"))? {
             Some(identity) => identity,
+            None if storage.first(&[], &[u8::MAX])?.is_some() => return Err(missing("identity").into()),
             None => make(&storage, &settings, &node, incarnations(), now)?,
         };
         check(&identity, &settings, &node)?;
@@ -85,12 +90,43 @@ impl Engine {
         let at = keys::meta("identity");
         let incarnation = record::incarnation(&at, &identity.incarnation).map_err(Error::from)?;
         let generation = Generation(identity.generation);
-        let state: record::State = records.get(&keys::meta("state"))?.unwrap_or_default();
-        let rebuild = records.get(&keys::meta("rebuild"))?;
+        let state: Option<record::State> = records.get(&keys::meta("state"))?;
+        let state = state.ok_or_else(|| missing("state"))?;
+        let commit: record::Commit = records.get(&keys::meta("commit"))?.ok_or_else(|| missing("commit"))?;
         let held = Held::count(&storage)?;
-        let runs = read_runs(&storage, generation)?;
         let sweep = has_earlier(&storage, generation)?;
-        let heard = read_heard(&storage)?;
+        let damaged = count_notes(&storage)?;
+        // What the store can do without, or make again.
+        let mut findings = Vec::new();
+        let mut lenient = |kind, damaged: Damaged| findings.push(Finding { kind, what: damaged.to_string() });
+        let rebuild = match records.get(&keys::meta("rebuild")) {
+            Err(Error::Damaged(damaged)) => {
+                lenient(FindingKind::Other, damaged);
+                Some(record::Rebuild::default())
+            }
+            rebuild => rebuild?,
+        };
+        let recovering = match records.get(&keys::meta("recovering")) {
+            Err(Error::Damaged(damaged)) => {
+                lenient(FindingKind::Other, damaged);
+                Some(record::Recovering::default())
+            }
+            recovering => recovering?,
+        };
+        let mut broken = false;
+        let runs = read_runs(&storage, generation, |damaged| {
+            broken = true;
+            lenient(FindingKind::Node, damaged);
+        })?;
+        let heard = read_heard(&storage, |damaged| lenient(FindingKind::Other, damaged))?;
+        let sequence = match records.get::<record::Sequence>(&keys::meta("sequence")) {
+            Ok(sequence) => sequence.is_some(),
+            Err(Error::Damaged(damaged)) => {
+                lenient(FindingKind::Other, damaged);
+                false
+            }
+            Err(error) => return Err(error.into()),
+        };
 
         let sealed = runs.back().map(|newest| settings.epoch_length.end_of(newest.run.to));
         let seal_clock = SealClock::new(settings.max_clock_drift, settings.confirm_after, now, sealed);
@@ -108,11 +144,31 @@ impl Engine {
             rebuild,
             sweep,
             incarnations,
+            damaged,
+            overflow: identity.damage_overflow,
+            recovering,
+            findings,
+            rebuilt: None,
+            commits: commit.number,
             observed: now.monotonic,
             failed: false,
         };
         engine.publish();
+        if broken {
+            engine.rebuild_begin(now.wall)?;
+        }
+        if !sequence {
+            engine.begin_sequence()?;
+        }
         Ok(engine)
+    }
+
+    /// Hands out sequence numbers from the first on: as another incarnation, they are new.
+    pub(super) fn begin_sequence(&mut self) -> Result<(), Error> {
+        self.reincarnate(self.incarnation)?;
+        let mut batch = Batch::default();
+        put(&mut batch, "sequence", &record::Sequence { next: 1 });
+        self.commit_batch(&mut batch)
     }
 
     /// The identity as it is written.
@@ -125,8 +181,13 @@ impl Engine {
             generation: self.generation.0,
             damage_generation: self.damage_generation,
             epoch_ms: self.settings().epoch_length.0.get(),
+            damage_overflow: self.overflow,
         }
     }
+}
+
+fn missing(name: &str) -> Error {
+    Damaged::new(&keys::meta(name), "is missing").into()
 }
 
 /// Makes a new store, beginning with the epoch that is under way.
@@ -145,6 +206,7 @@ fn make(
         generation: 0,
         damage_generation: 0,
         epoch_ms: settings.epoch_length.0.get(),
+        damage_overflow: false,
     };
     let next_epoch = settings.epoch_length.epoch_of(now.wall).0;
     let state = record::State { next_epoch, open_epoch: next_epoch, ..record::State::default() };
@@ -152,6 +214,7 @@ fn make(
     put(&mut batch, "identity", &identity);
     put(&mut batch, "state", &state);
     put(&mut batch, "sequence", &record::Sequence { next: 1 });
+    put(&mut batch, "commit", &record::Commit { number: 1 });
     storage.commit(&batch)?;
     Ok(identity)
 }
@@ -181,22 +244,32 @@ fn check(identity: &record::Identity, settings: &Settings, node: &NodeId) -> Res
     Ok(())
 }
 
-fn read_runs(storage: &dyn Storage, generation: Generation) -> Result<VecDeque<SealedRun>, Error> {
+/// The kept runs; what does not read is told.
+fn read_runs(
+    storage: &dyn Storage,
+    generation: Generation,
+    mut broken: impl FnMut(Damaged),
+) -> Result<VecDeque<SealedRun>, Error> {
     let (from, to) = generation.all(keys::SEAL);
     let mut runs = VecDeque::new();
     each(storage, &from, &to, |at, framed| {
-        let (run, state_size) = record::decode::<record::SealRun>(at, &framed)?.parse(at)?;
-        runs.push_back(SealedRun { run, state_size });
+        match record::decode::<record::SealRun>(at, &framed).and_then(|run| run.parse(at)) {
+            Ok((run, state_size)) => runs.push_back(SealedRun { run, state_size }),
+            Err(damaged) => broken(damaged),
+        }
         Ok(())
     })?;
     Ok(runs)
 }
 
-fn read_heard(storage: &dyn Storage) -> Result<HeardMap, Error> {
+/// What was heard of peers; what does not read is told, and forgotten.
+fn read_heard(storage: &dyn Storage, mut broken: impl FnMut(Damaged)) -> Result<HeardMap, Error> {
     let mut heard = HeardMap::new();
     each(storage, &[keys::HEARD], &[keys::HEARD + 1], |at, framed| {
-        if let Some(node) = keys::heard_node(at) {
-            heard.insert(node, Heard::parse(at, record::decode(at, &framed)?)?);
+        let Some(node) = keys::heard_node(at) else { return Ok(()) };
+        match record::decode(at, &framed).and_then(|record| Heard::parse(at, record)) {
+            Ok(of_node) => drop(heard.insert(node, of_node)),
+            Err(damaged) => broken(damaged),
         }
         Ok(())
     })?;

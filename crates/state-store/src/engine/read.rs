@@ -9,7 +9,7 @@ use lattice_core::tree::{FANOUT, Node, Position, Summary};
 
 use super::open::take;
 use super::records::{Kept, Records, parse_kept};
-use super::tree::Tree;
+use super::tree::{Tree, covering, pending_epochs};
 use super::{Error, Now, Reader};
 use crate::format::{Damaged, keys, record};
 
@@ -64,7 +64,8 @@ impl Reader {
     /// What a client reads of a key: the entry, if it has a value now.
     ///
     /// # Errors
-    /// When the disk fails, or the entry on it is damaged.
+    /// When the disk fails; [`Error::Entry`] when the entry is damaged, or gone while the tree holds it;
+    /// [`Error::Recovering`] for what a recovering store lacks.
     pub fn get(&self, key: &Key, now: Now) -> Result<Option<Entry>, Error> {
         Ok(self.current(key)?.filter(|entry| entry.visible(now.wall)))
     }
@@ -74,21 +75,61 @@ impl Reader {
     /// # Errors
     /// Those of [`Reader::get`].
     pub fn current(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.refuse_damaged(key)?;
         let records = Records::of(&*self.shared.storage);
         for _ in 0..RETRIES {
-            let Some(kept) = records.current(key)? else { return Ok(None) };
-            if let Some(entry) = records.whole(kept)? {
-                return Ok(Some(entry));
+            let whole = match records.current(key) {
+                Ok(Some(kept)) => records.whole(kept),
+                Ok(None) => match self.is_absent(key)? {
+                    true => return Ok(None),
+                    false => continue,
+                },
+                Err(error) => Err(error),
+            };
+            match whole {
+                Ok(Some(entry)) => return Ok(Some(entry)),
+                // Its value is gone: replaced since the record was read, or damaged.
+                Ok(None) => {}
+                Err(Error::Damaged(_)) => break,
+                Err(error) => return Err(error),
             }
         }
-        Err(Damaged::new(&keys::current(key), "has no value").into())
+        Err(self.suspect(key))
+    }
+
+    /// Whether a key without a record was never written; false when it has a record meanwhile. An absence is only
+    /// told when neither the tree nor what awaits sealing knows better, and nothing was lost.
+    fn is_absent(&self, key: &Key) -> Result<bool, Error> {
+        let view = self.view();
+        let known = covering(&*self.shared.storage, view.generation, &key.hash());
+        let has_record = || self.shared.storage.get(&keys::current(key)).map(|record| record.is_some());
+        match known {
+            Ok(None) if view.stats.recovering => Err(Error::Recovering),
+            Ok(None) => Ok(true),
+            Ok(Some(_)) if has_record()? => Ok(false),
+            Ok(Some(head)) => {
+                let error = self.suspect(key);
+                // Nothing is there to be read, whatever became of the record.
+                if head.is_tombstone() { Ok(true) } else { Err(error) }
+            }
+            // The tree that was looked at is given up, or under one's feet.
+            Err(Error::Damaged(_)) if self.view().generation != view.generation => Ok(false),
+            Err(error) => Err(self.suspect_error(error)),
+        }
     }
 
     /// Lists entries that have a value now. A page may be shorter than its limit without being the last.
     ///
     /// # Errors
-    /// Those of [`Reader::get`].
+    /// Those of [`Reader::get`]: a list says also what is not there, and is refused where that is not known.
     pub fn list(&self, page: &Page, now: Now) -> Result<Listed, Error> {
+        let stats = self.view().stats;
+        if stats.damage_overflow {
+            return Err(Error::Suspect);
+        }
+        if stats.recovering {
+            return Err(Error::Recovering);
+        }
         let Some((from, to)) = range_of(page) else { return Ok(Listed::default()) };
         let mut listed = Listed::default();
         let (mut scanned, mut bytes) = (0, 0);
@@ -100,7 +141,7 @@ impl Reader {
                 return Ok(ControlFlow::Break(()));
             }
             scanned += 1;
-            let kept = parse_kept(at, framed)?;
+            let kept = parse_kept(at, framed).map_err(|damaged| self.unreadable(damaged))?;
             last = Some(kept.entry.key.clone());
             if let Some(entry) = self.visible(kept, now)? {
                 bytes += entry.key.as_bytes().len() + value_len(&entry);
@@ -108,7 +149,21 @@ impl Reader {
             }
             Ok(ControlFlow::Continue(()))
         })?;
+        if self.view().stats.damaged > 0 {
+            let until = listed.next.as_ref().map_or(to, |next| [&[keys::CURRENT], &next[..], &[0]].concat());
+            if let Some(key) = self.damaged_within(&from, &until)? {
+                return Err(Error::Entry { key });
+            }
+        }
         Ok(listed)
+    }
+
+    /// A record among the current entries that does not read.
+    fn unreadable(&self, damaged: Damaged) -> Error {
+        match Key::try_from(damaged.key.slice(1..)) {
+            Ok(key) => self.suspect(&key),
+            Err(_) => damaged.into(),
+        }
     }
 
     fn visible(&self, kept: Kept, now: Now) -> Result<Option<Entry>, Error> {
@@ -116,10 +171,11 @@ impl Reader {
             return Ok(None);
         }
         let key = kept.entry.key.clone();
-        match Records::of(&*self.shared.storage).whole(kept)? {
-            Some(entry) => Ok(Some(entry)),
-            // Replaced since the record was read.
-            None => self.get(&key, now),
+        match Records::of(&*self.shared.storage).whole(kept) {
+            Ok(Some(entry)) => Ok(Some(entry)),
+            // Replaced since the record was read, or damaged.
+            Ok(None) | Err(Error::Damaged(_)) => self.get(&key, now),
+            Err(error) => Err(error),
         }
     }
 
@@ -130,10 +186,11 @@ impl Reader {
     pub fn compare(&self, heads: &[EntryHead], now: Now) -> Result<Comparison, Error> {
         let clock = Clock::new(self.shared.settings.max_clock_drift, Hlc::default());
         // What awaits sealing is looked at first: an entry sealed in between is then found in the tree.
-        let epochs = self.pending_epochs()?;
+        let epochs = pending_epochs(&*self.shared.storage, self.view().generation)
+            .map_err(|error| self.suspect_error(error))?;
         let mut compared = Comparison::default();
         for (index, head) in (0..).zip(heads) {
-            if self.dominates(head, &epochs)? {
+            if self.dominates(head, &epochs).map_err(|error| self.suspect_error(error))? {
                 continue;
             }
             if clock.too_far_ahead(now.wall, head.version.hlc) {
@@ -162,20 +219,11 @@ impl Reader {
             return Ok(true);
         }
         // An epoch may have come up since the pending ones were listed.
-        Ok(records.current(&key)?.is_some_and(|current| current.head().dominates(head)))
-    }
-
-    /// The epochs that have entries awaiting their sealing, ascending.
-    fn pending_epochs(&self) -> Result<Vec<Epoch>, Error> {
-        let generation = self.view().generation;
-        let mut epochs = Vec::new();
-        let (mut from, to) = generation.all(keys::PENDING);
-        while let Some((at, _)) = self.shared.storage.first(&from, &to)? {
-            let epoch = keys::epoch_in(&at).ok_or_else(|| Damaged::new(&at, "has no epoch"))?;
-            epochs.push(epoch);
-            (from, _) = generation.pending_from(epoch.next());
+        match records.current(&key) {
+            Ok(current) => Ok(current.is_some_and(|current| current.head().dominates(head))),
+            Err(Error::Damaged(_)) => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(epochs)
     }
 
     /// Our own tree at some positions, at our newest seal.
@@ -190,7 +238,8 @@ impl Reader {
         let tree = Tree::as_of(&*self.shared.storage, view.generation, newest.run.to);
         let mut nodes = Vec::with_capacity(positions.len());
         for position in positions {
-            nodes.push(match tree.node(position)? {
+            let node = tree.node(position).map_err(|error| self.suspect_error(error))?;
+            nodes.push(match node {
                 Some((keyed, _)) => match keyed.node {
                     Node::Inner(children) => Some(children),
                     Node::Bucket(_) => None,

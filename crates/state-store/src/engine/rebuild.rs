@@ -1,7 +1,7 @@
 //! New incarnations, and the rebuilding of the tree under one.
 //!
 //! A store whose disk was rolled back signs as another from then on; its tree is as good as ever. One whose
-//! seals ran ahead of time needs another tree too: everything derived from the entries begins anew in the next
+//! seals ran ahead of time, or whose tree is damaged, needs another tree too: everything derived from the entries begins anew in the next
 //! generation, as if all of them had just arrived, and the old generation is swept away.
 
 use std::ops::ControlFlow;
@@ -14,7 +14,7 @@ use lattice_core::time::WallTime;
 use super::open::{put, take};
 use super::records::parse_kept;
 use super::sealing::CHUNK;
-use super::{Engine, Error, Step};
+use super::{Engine, Error, Now, Step};
 use crate::format::keys::{self, Generation};
 use crate::format::record;
 use crate::storage::Batch;
@@ -38,7 +38,7 @@ impl Engine {
         for sealed in &self.runs {
             batch.remove(self.generation.seal(sealed.run.from));
         }
-        if let Err(error) = self.commit_batch(&batch) {
+        if let Err(error) = self.commit_batch(&mut batch) {
             self.incarnation = before;
             return Err(error);
         }
@@ -67,7 +67,7 @@ impl Engine {
         put(&mut batch, "identity", &self.identity());
         put(&mut batch, "state", &state);
         put(&mut batch, "rebuild", &rebuild);
-        if let Err(error) = self.commit_batch(&batch) {
+        if let Err(error) = self.commit_batch(&mut batch) {
             (self.incarnation, self.generation) = before;
             return Err(error);
         }
@@ -81,7 +81,7 @@ impl Engine {
     }
 
     /// Lets some more entries await the sealing of their epochs.
-    pub(super) fn rebuild_step(&mut self) -> Result<Step, Error> {
+    pub(super) fn rebuild_step(&mut self, now: Now) -> Result<Step, Error> {
         let Some(rebuild) = &self.rebuild else { return Ok(Step::Idle) };
         let mut from = vec![keys::CURRENT];
         from.extend_from_slice(&rebuild.done);
@@ -89,13 +89,21 @@ impl Engine {
             from.push(0);
         }
         let mut found = Vec::new();
+        let mut broken = Vec::new();
+        let mut done = None;
         take(self.storage(), &from, &[keys::CURRENT + 1], |at, framed| {
-            found.push(parse_kept(at, framed)?);
-            Ok(if found.len() == CHUNK { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            let key = Bytes::copy_from_slice(&at[1..]);
+            done = Some(key.clone());
+            match parse_kept(at, framed) {
+                Ok(kept) => found.push(kept),
+                Err(damaged) => broken.push((key, damaged)),
+            }
+            let full = found.len() + broken.len() == CHUNK;
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         let mut batch = Batch::default();
         let mut state = self.state.clone();
-        let done = found.last().map(|kept| kept.entry.key.clone());
+        self.note_unreadable(&mut batch, &broken, now)?;
         for kept in &found {
             let head = kept.head();
             let at = self.generation.pending(self.sealing_epoch(&head), &head.key_hash);
@@ -106,13 +114,13 @@ impl Engine {
                 batch.put(at, framed);
             }
         }
-        let rebuild = done.map(|key| record::Rebuild { done: key.into_bytes() });
+        let rebuild = done.map(|key| record::Rebuild { done: key });
         match &rebuild {
             Some(rebuild) => put(&mut batch, "rebuild", rebuild),
             None => batch.remove(keys::meta("rebuild")),
         }
         put(&mut batch, "state", &state);
-        self.commit_batch(&batch)?;
+        self.commit_batch(&mut batch)?;
         self.state = state;
         self.rebuild = rebuild;
         self.publish_stats();
@@ -136,7 +144,7 @@ impl Engine {
             records.get::<record::Sequence>(&keys::meta("sequence"))?.map_or(1, |sequence| sequence.next);
         let mut batch = Batch::default();
         put(&mut batch, "sequence", &record::Sequence { next: first + u64::from(count) });
-        self.commit_batch(&batch)?;
+        self.commit_batch(&mut batch)?;
         Ok(first)
     }
 }

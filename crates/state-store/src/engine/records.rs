@@ -128,6 +128,11 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Whether there is a record.
+    pub(crate) fn has(&self, at: &[u8]) -> Result<bool, Error> {
+        Ok(self.framed(at)?.is_some())
+    }
+
     /// The record of an entry, without a value that stands apart.
     pub(crate) fn kept(&self, at: &[u8]) -> Result<Option<Kept>, Error> {
         match self.framed(at)? {

@@ -10,7 +10,6 @@ use lattice_core::tree::{Node, Position};
 use super::shared::Pin;
 use super::tree::Tree;
 use super::{Error, Now, Reader};
-use crate::format::Damaged;
 use crate::format::keys::Generation;
 
 /// The most of these reads at a time: each keeps a tree from being deleted.
@@ -74,7 +73,8 @@ impl SealedEntries {
                 if position == Position::ROOT && self.seal.root.is_none() {
                     return Ok(None);
                 }
-                return Err(Damaged::new(position.to_string().as_bytes(), "is missing from the tree").into());
+                let error = tree.damaged(&position, "is missing from the tree");
+                return Err(self.reader.suspect_error(error));
             };
             match &keyed.node {
                 Node::Inner(children) => {

@@ -42,8 +42,20 @@ impl Engine {
             return Err(Error::Failed);
         }
         self.observe(now);
+        if self.look_into_suspicions(now)? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        let step = self.seal_some(now);
+        if let Err(error) = &step {
+            // The next step looks into it.
+            self.shared.suspect_error(error);
+        }
+        step
+    }
+
+    fn seal_some(&mut self, now: Now) -> Result<Step, Error> {
         if self.rebuild.is_some() {
-            return self.rebuild_step();
+            return self.rebuild_step(now);
         }
         let Some(time) = self.seal_clock.time(now) else { return self.release_held(now) };
         if self.seals_ahead(time) {
@@ -252,7 +264,7 @@ impl Engine {
     fn commit_work(&mut self, mut work: Work) -> Result<Step, Error> {
         self.write_garbage(&mut work);
         put(&mut work.batch, "state", &work.state);
-        self.commit_batch(&work.batch)?;
+        self.commit_batch(&mut work.batch)?;
         self.state = work.state;
         self.publish_stats();
         Ok(Step::Worked)
@@ -287,7 +299,7 @@ impl Engine {
         self.write_garbage(&mut work);
         self.collect(&mut work)?;
         put(&mut work.batch, "state", &work.state);
-        self.commit_batch(&work.batch)?;
+        self.commit_batch(&mut work.batch)?;
 
         self.state = work.state;
         self.clock = Clock::new(self.settings().max_clock_drift, high);
@@ -339,6 +351,9 @@ impl Engine {
             held_bytes: self.held.bytes,
             settle: self.settle.current(),
             halted: self.seal_clock.is_halted(),
+            damaged: self.damaged,
+            damage_overflow: self.overflow,
+            recovering: self.recovering.is_some(),
         }
     }
 

@@ -11,6 +11,7 @@ use lattice_core::signed::SignedSeal;
 use lattice_core::tree::{Chain, FANOUT, Node, Position, Summary};
 use lattice_proto::codec::entry_bytes;
 
+use super::damage::Suspicion;
 use super::records::Records;
 use super::tree::{Tree, Way};
 use super::{Error, Reader};
@@ -103,7 +104,7 @@ impl Reader {
             let now = self.view();
             let stands = now.generation == view.generation && now.incarnation == view.incarnation;
             if stands && now.kept(at).is_some() {
-                return answer;
+                return answer.map_err(|error| self.suspect_error(error));
             }
         }
         Ok(refused(Reason::Busy, "seals go out of reach faster than they are read"))
@@ -190,7 +191,7 @@ impl Reader {
     fn chain(&self, way: &Way, position: &Position) -> Result<Chain, Error> {
         let path: Vec<&[Summary; FANOUT]> = way.inner.iter().collect();
         Chain::build(&path, position)
-            .map_err(|error| Damaged::new(position.to_string().as_bytes(), error).into())
+            .map_err(|error| Damaged::new(&[keys::NODE], format!("{position}: {error}")).into())
     }
 
     fn sealed_entry(&self, standing: &Standing, key: &Key, head: &EntryHead) -> Result<Entry, Error> {
@@ -207,7 +208,11 @@ impl Reader {
     ) -> Result<Entry, Error> {
         let records = Records::of(&*self.shared.storage);
         let older = generation.older(&head.digest());
-        let current = records.current(key)?.filter(|current| current.head() == *head);
+        let current = match records.current(key) {
+            Ok(current) => current.filter(|current| current.head() == *head),
+            Err(Error::Damaged(_)) => None,
+            Err(error) => return Err(error),
+        };
         let kept = match current {
             Some(current) => Some(current),
             None => records.kept(&older)?,
@@ -216,7 +221,11 @@ impl Reader {
             Some(kept) if kept.head() == *head => records.whole(kept)?,
             Some(_) | None => None,
         };
-        entry.ok_or_else(|| Damaged::new(&older, "is missing: a tree holds it").into())
+        entry.ok_or_else(|| {
+            // It may be the current one that is damaged; if not, it goes away with the tree that holds it.
+            self.shared.suspect(Suspicion::Key(key.clone().into_bytes()));
+            Damaged::new(&older, "is missing: a tree holds it").into()
+        })
     }
 }
 

@@ -12,8 +12,9 @@ use lattice_core::time::Monotonic;
 use lattice_proto::codec::sign_seal;
 use lattice_proto::convert::Seals;
 
+use super::damage::{SUSPICIONS_MAX, Suspicion, Suspicions, suspicion_of};
 use super::heard::HeardMap;
-use super::{SealedRun, Settings};
+use super::{Error, SealedRun, Settings};
 use crate::format::keys::Generation;
 use crate::storage::Storage;
 
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     pub(super) key: SigningKey,
     pub(super) heard: Mutex<HeardMap>,
     pub(super) pins: Mutex<Vec<Pinned>>,
+    suspicions: Mutex<Suspicions>,
     view: RwLock<Arc<View>>,
     pins_made: AtomicU64,
 }
@@ -75,6 +77,12 @@ pub struct Stats {
     pub settle: Duration,
     /// Whether sealing is halted.
     pub halted: bool,
+    /// Keys whose entries are known to be damaged.
+    pub damaged: u64,
+    /// So many that they are not all known: every read is refused.
+    pub damage_overflow: bool,
+    /// The store lost entries, and does not know which.
+    pub recovering: bool,
 }
 
 /// Reads the store, as many at a time as like, and never waits for a commit. Cheap to clone.
@@ -119,6 +127,7 @@ impl Shared {
             key,
             heard: Mutex::new(heard),
             pins: Mutex::new(Vec::new()),
+            suspicions: Mutex::new(Suspicions::new()),
             view: RwLock::new(Arc::new(nothing)),
             pins_made: AtomicU64::new(0),
         }
@@ -130,6 +139,31 @@ impl Shared {
 
     pub(super) fn publish(&self, view: View) {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    /// Leaves word for the writer, if there is room: what matters is stumbled over again.
+    pub(super) fn suspect(&self, suspicion: Suspicion) {
+        let mut suspicions = lock(&self.suspicions);
+        if suspicions.len() < SUSPICIONS_MAX {
+            suspicions.insert(suspicion);
+        }
+    }
+
+    /// The same of an error, if it is damage.
+    pub(super) fn suspect_error(&self, error: &Error) {
+        if let Error::Damaged(damaged) = error {
+            self.suspect(suspicion_of(damaged));
+        }
+    }
+
+    /// What was left for the writer.
+    pub(super) fn take_suspicions(&self) -> Suspicions {
+        std::mem::take(&mut *lock(&self.suspicions))
+    }
+
+    /// How much waits for the writer.
+    pub(super) fn suspected(&self) -> usize {
+        lock(&self.suspicions).len()
     }
 
     pub(super) fn heard(&self) -> MutexGuard<'_, HeardMap> {
@@ -212,6 +246,11 @@ impl Reader {
         &self.shared.key
     }
 
+    /// How many things wait for the writer to look into them.
+    pub(crate) fn suspected(&self) -> usize {
+        self.shared.suspected()
+    }
+
     /// The seals as siblings are told.
     pub fn seals(&self) -> Seals {
         let view = self.view();
@@ -225,6 +264,8 @@ impl Reader {
             epoch_length: self.shared.settings.epoch_length,
             newest: view.newest.clone(),
             halted: view.halted.clone(),
+            recovering: view.stats.recovering,
+            damaged: view.stats.damaged,
         }
     }
 }

@@ -4,9 +4,10 @@ use lattice_core::model::{EntryHead, Epoch, Key, KeyHash};
 use lattice_core::tree::{FANOUT, Node, Position, Summary};
 
 use super::Error;
-use crate::format::Damaged;
+use super::records::Records;
 use crate::format::keys::{self, Generation};
 use crate::format::node::{self, KeyedNode};
+use crate::format::{Damaged, record};
 use crate::storage::Storage;
 
 /// The tree as of an epoch.
@@ -39,9 +40,25 @@ impl<'a> Tree<'a> {
     pub(crate) fn node(&self, position: &Position) -> Result<Option<(KeyedNode, Epoch)>, Error> {
         let from = self.generation.node(position, Epoch(0));
         let to = self.generation.node(position, self.as_of.next());
-        let Some((key, framed)) = self.storage.last(&from, &to)? else { return Ok(None) };
+        let Some((key, framed)) = self.storage.last(&from, &to)? else {
+            return match *position == Position::ROOT && self.was_sealed()? {
+                true => Err(self.damaged(position, "is missing from the tree")),
+                false => Ok(None),
+            };
+        };
         let epoch = keys::node_epoch(&key).ok_or_else(|| Damaged::new(&key, "has no epoch"))?;
         Ok(Some((node::decode(&key, position, &framed)?, epoch)))
+    }
+
+    /// Whether the newest seal up to then has a root: then the tree has one. A tree that lost its root would else
+    /// be taken for an empty one.
+    fn was_sealed(&self) -> Result<bool, Error> {
+        let (from, _) = self.generation.all(keys::SEAL);
+        let Some((at, framed)) = self.storage.last(&from, &self.generation.seal(self.as_of.next()))? else {
+            return Ok(false);
+        };
+        let (run, _) = record::decode::<record::SealRun>(&at, &framed)?.parse(&at)?;
+        Ok(run.root.is_some())
     }
 
     /// The way down to `position`. `None` when the tree does not reach as deep: a bucket hangs above it.
@@ -73,6 +90,31 @@ impl<'a> Tree<'a> {
         Ok(None)
     }
 
+    /// The node at a position which is what its parent commits to. `None` where that says that nothing is, or at
+    /// the top of an empty tree.
+    pub(crate) fn proved(
+        &self,
+        position: &Position,
+        known: Option<&Summary>,
+    ) -> Result<Option<KeyedNode>, Error> {
+        if known.is_some_and(|known| known.total() == 0) {
+            return Ok(None);
+        }
+        match (self.node(position)?, known) {
+            (Some((node, _)), Some(known)) if node.node.summary() != *known => {
+                Err(self.damaged(position, "is not what its parent commits to"))
+            }
+            (Some((node, _)), _) => Ok(Some(node)),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(self.damaged(position, "is missing from the tree")),
+        }
+    }
+
+    /// The node at a position is not as it should be.
+    pub(crate) fn damaged(&self, position: &Position, problem: &str) -> Error {
+        Damaged::new(&self.generation.node(position, self.as_of), problem).into()
+    }
+
     /// The node at a position whose parent has these children.
     fn at(&self, position: &Position, above: Option<&[Summary; FANOUT]>) -> Result<KeyedNode, Error> {
         let empty = KeyedNode { node: Node::empty_bucket(), keys: Vec::new() };
@@ -83,13 +125,48 @@ impl<'a> Tree<'a> {
         if known.is_some_and(|known| known.total() == 0) {
             return Ok(empty);
         }
-        match self.node(position)? {
-            Some((node, _)) => Ok(node),
-            None if known.is_none() => Ok(empty),
-            None => {
-                let at = self.generation.node(position, self.as_of);
-                Err(Damaged::new(&at, "is missing from the tree").into())
+        match (self.node(position)?, known) {
+            // Its counts are looked at everywhere, its digest where that is what matters: it costs more.
+            (Some((node, _)), Some(known)) if node.node.counts() != (known.entries, known.tombstones) => {
+                Err(self.damaged(position, "is not what its parent commits to"))
             }
+            (Some((node, _)), _) => Ok(node),
+            (None, None) => Ok(empty),
+            (None, Some(_)) => Err(self.damaged(position, "is missing from the tree")),
         }
     }
+}
+
+/// The newest that the tree, or what awaits sealing, says of a key: what must be here, whatever the key's own
+/// record says. What awaits sealing is looked at first: an entry sealed in between is then found in the tree.
+pub(crate) fn covering(
+    storage: &dyn Storage,
+    generation: Generation,
+    hash: &KeyHash,
+) -> Result<Option<EntryHead>, Error> {
+    let mut newest: Option<EntryHead> = None;
+    for epoch in pending_epochs(storage, generation)? {
+        let at = generation.pending(epoch, hash);
+        if let Some(pending) = Records::of(storage).get::<record::Pending>(&at)? {
+            let head = pending.parse(&at)?.1;
+            newest = Some(newest.filter(|newest| newest.dominates(&head)).unwrap_or(head));
+        }
+    }
+    let sealed = Tree::newest(storage, generation).find(hash)?.map(|(_, sealed)| sealed);
+    Ok(match (newest, sealed) {
+        (Some(newest), Some(sealed)) if sealed.dominates(&newest) => Some(sealed),
+        (newest, sealed) => newest.or(sealed),
+    })
+}
+
+/// The epochs that have entries awaiting their sealing, ascending.
+pub(crate) fn pending_epochs(storage: &dyn Storage, generation: Generation) -> Result<Vec<Epoch>, Error> {
+    let mut epochs = Vec::new();
+    let (mut from, to) = generation.all(keys::PENDING);
+    while let Some((at, _)) = storage.first(&from, &to)? {
+        let epoch = keys::epoch_in(&at).ok_or_else(|| Damaged::new(&at, "has no epoch"))?;
+        epochs.push(epoch);
+        (from, _) = generation.pending_from(epoch.next());
+    }
+    Ok(epochs)
 }

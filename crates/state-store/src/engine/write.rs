@@ -8,7 +8,7 @@ use lattice_core::model::{Content, Entry, Key, ValueTooLong, Version};
 use lattice_core::time::WallTime;
 
 use super::group::{Committed, Group};
-use super::records::Kept;
+use super::repair::Before;
 use super::{Engine, Error, Now};
 
 /// The most operations of one write.
@@ -82,6 +82,14 @@ pub enum WriteError {
         /// How long it is.
         source: ValueTooLong,
     },
+    /// Nobody knows whether a condition holds: what is there is damaged, or not known.
+    #[error("operations[{index}].condition: {source}")]
+    Unknown {
+        /// Which operation.
+        index: usize,
+        /// Why.
+        source: Error,
+    },
     /// The store itself.
     #[error(transparent)]
     Store(#[from] Error),
@@ -125,7 +133,7 @@ impl Condition {
 
 /// What a key holds while a write is staged: what was there, and what the write made of it so far.
 struct Place {
-    before: Option<Kept>,
+    before: Before,
     after: Option<Entry>,
 }
 
@@ -157,16 +165,20 @@ impl Engine {
             let place = match places.get_mut(key) {
                 Some(place) => place,
                 None => {
-                    let before = self.records(group).current(key)?;
+                    let before = self.before(group, key)?;
                     places.entry(key.clone()).or_insert(Place { before, after: None })
                 }
             };
             let (version, visible) = match (&place.after, &place.before) {
                 (Some(entry), _) => (Some(entry.version), entry.visible(now.wall)),
-                (None, Some(kept)) => (Some(kept.entry.version), kept.visible(now.wall)),
-                (None, None) => (None, false),
+                (None, Before::Kept(kept)) => (Some(kept.entry.version), kept.visible(now.wall)),
+                (None, before @ (Before::Nothing | Before::Damaged { .. })) => (before.version(), false),
             };
             if let Some(condition) = op.condition() {
+                if place.after.is_none() {
+                    self.judgeable(key, &place.before)
+                        .map_err(|source| WriteError::Unknown { index, source })?;
+                }
                 condition
                     .judge(version.filter(|_| visible))
                     .map_err(|problem| WriteError::Condition { index, problem })?;

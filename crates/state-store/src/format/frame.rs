@@ -2,8 +2,8 @@
 //! 8 bytes of a SHA-256.
 //!
 //! The checksum of most records covers their key as well, so that a record at the wrong place is noticed.
-//! Entries and pieces of values name themselves in their content; theirs covers the content alone, so that
-//! they can be told from noise in the bytes of a broken file.
+//! Entries, pieces of values, pending entries and nodes of the tree name themselves in their content; theirs
+//! covers the content alone, so that they can be told from noise in the bytes of a broken file.
 
 use bytes::Bytes;
 use lattice_core::model::Digest;
@@ -12,13 +12,19 @@ const MAGIC: [u8; 2] = *b"LT";
 const VERSION: u8 = 1;
 const HEADER: usize = 8;
 const CHECKSUM: usize = 8;
+/// The kind of all records that hold an entry.
+pub(crate) const ENTRY: u8 = b'e';
+/// More than the content of any record that names itself: a bucket of 32 entries with the longest keys.
+const NAMED_BYTES_MAX: usize = 64 << 10;
+/// The bytes of the longest such record with its frame.
+pub(crate) const FRAMED_BYTES_MAX: usize = HEADER + NAMED_BYTES_MAX + CHECKSUM;
 
 /// A record is not what was written: bits changed, or it is at the wrong place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("record {key} is damaged: {problem}")]
+#[error("record {} is damaged: {problem}", key.escape_ascii())]
 pub struct Damaged {
-    /// The record's key, escaped.
-    pub key: String,
+    /// The record's key.
+    pub key: Bytes,
     /// What is wrong with it.
     pub problem: String,
 }
@@ -26,7 +32,7 @@ pub struct Damaged {
 impl Damaged {
     /// `problem` with the record at `key`.
     pub(crate) fn new(key: &[u8], problem: impl std::fmt::Display) -> Self {
-        Self { key: key.escape_ascii().to_string(), problem: problem.to_string() }
+        Self { key: Bytes::copy_from_slice(key), problem: problem.to_string() }
     }
 }
 
@@ -65,17 +71,76 @@ pub(crate) fn open(key: &[u8], framed: &Bytes) -> Result<Bytes, Damaged> {
     Ok(framed.slice(HEADER..HEADER + content.len()))
 }
 
+/// Whether records of a kind say in their content what they are of.
+fn names_itself(kind: u8) -> bool {
+    matches!(kind, ENTRY | super::keys::PIECE | super::keys::PENDING | super::keys::NODE)
+}
+
+/// A frame in the bytes of a file that no database opens any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found<'a> {
+    /// A whole record.
+    Intact {
+        /// [`ENTRY`], or its key's tag.
+        kind: u8,
+        /// What it holds.
+        content: &'a [u8],
+    },
+    /// What looks like a record, and is none, or not any more.
+    Broken {
+        /// [`ENTRY`], or its key's tag.
+        kind: u8,
+        /// What stands where its content should.
+        content: &'a [u8],
+    },
+    /// What looks like the beginning of a record of so many bytes, and goes on beyond these.
+    Cut {
+        /// How long it would be.
+        length: usize,
+    },
+}
+
+/// The place of the first bytes from `at` on that may begin a record which names itself.
+pub(crate) fn next(bytes: &[u8], at: usize) -> Option<usize> {
+    let starts = memchr::memmem::find_iter(bytes.get(at..)?, &MAGIC);
+    starts.map(|start| at + start).find(|start| match bytes.get(start + 2..start + 4) {
+        Some(kind) => names_itself(kind[0]) && kind[1] == VERSION,
+        // Its kind is cut off.
+        None => true,
+    })
+}
+
+/// What stands at a place that [`next`] found.
+pub(crate) fn recognize(bytes: &[u8]) -> Found<'_> {
+    let Some((header, rest)) = bytes.split_at_checked(HEADER) else { return Found::Cut { length: HEADER } };
+    let length: [u8; 4] = header[4..].try_into().expect("the header has 8 bytes");
+    let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+    let kind = header[2];
+    if length > NAMED_BYTES_MAX {
+        return Found::Broken { kind, content: &[] };
+    }
+    let Some((content, sum)) = rest.get(..length + CHECKSUM).map(|framed| framed.split_at(length)) else {
+        return Found::Cut { length: HEADER + length + CHECKSUM };
+    };
+    match sum == checksum(kind, &[], content) {
+        true => Found::Intact { kind, content },
+        false => Found::Broken { kind, content },
+    }
+}
+
 /// What the frame says of a record: its key's tag, and one kind for all records that hold an entry.
 fn kind_of(key: &[u8]) -> u8 {
     match key.first() {
-        Some(&super::keys::CURRENT | &super::keys::OLDER | &super::keys::HELD) => b'e',
+        Some(&super::keys::CURRENT | &super::keys::OLDER | &super::keys::HELD) => ENTRY,
+        // A piece that waits for its entry is the piece that it will be.
+        Some(&super::keys::SALVAGED) => super::keys::PIECE,
         Some(tag) => *tag,
         None => 0,
     }
 }
 
 fn checksum(kind: u8, key: &[u8], content: &[u8]) -> [u8; CHECKSUM] {
-    let place: &[u8] = if kind == b'e' || kind == super::keys::PIECE { &[] } else { key };
+    let place: &[u8] = if names_itself(kind) { &[] } else { key };
     let digest = Digest::of(&[b"lattice/v1/record\0", &[kind], place, content]);
     *digest.as_bytes().first_chunk().expect("a digest has 32 bytes")
 }

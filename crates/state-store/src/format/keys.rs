@@ -2,11 +2,13 @@
 //!
 //! | key | holds |
 //! |---|---|
-//! | `m` name | of the whole store: `identity`, `state`, `sequence`, `rebuild` |
+//! | `m` name | of the whole store: `identity`, `state`, `sequence`, `commit`, `rebuild`, `recovering`, `salvage` |
 //! | `c` key | the entry with the greatest version of a key: what reads see |
 //! | `v` entry digest, index | a piece of a value too long to stand in its entry's record |
 //! | `h` version, key hash | an entry too far ahead of the clock, held until it is due |
 //! | `d` node | what was heard of a peer's incarnations |
+//! | `b` key | an entry that was found damaged (broken), until it is repaired or overwritten |
+//! | `r` entry digest, index | a piece of a value, rescued from a broken database, that waits for its entry |
 //! | `o` generation, entry digest | an older entry that a tree or a pending epoch still needs |
 //! | `p` generation, epoch, key hash | which entry of a key awaits the sealing of an epoch |
 //! | `n` generation, position, epoch | a node of the tree, as it was from this epoch on |
@@ -23,6 +25,8 @@ pub(crate) const CURRENT: u8 = b'c';
 pub(crate) const PIECE: u8 = b'v';
 pub(crate) const HELD: u8 = b'h';
 pub(crate) const HEARD: u8 = b'd';
+pub(crate) const DAMAGED: u8 = b'b';
+pub(crate) const SALVAGED: u8 = b'r';
 pub(crate) const OLDER: u8 = b'o';
 pub(crate) const PENDING: u8 = b'p';
 pub(crate) const NODE: u8 = b'n';
@@ -63,6 +67,23 @@ pub(crate) fn current(key: &Key) -> Vec<u8> {
 /// A piece of an entry's value.
 pub(crate) fn piece(entry: &Digest, index: u16) -> Vec<u8> {
     join(PIECE, &[entry.as_bytes(), &index.to_be_bytes()])
+}
+
+/// All pieces of an entry's value: `[from, to)`.
+pub(crate) fn pieces(entry: &Digest) -> (Vec<u8>, Vec<u8>) {
+    let mut to = piece(entry, u16::MAX);
+    to.push(0);
+    (piece(entry, 0), to)
+}
+
+/// A piece that waits for its entry.
+pub(crate) fn salvaged(entry: &[u8], index: u16) -> Vec<u8> {
+    join(SALVAGED, &[entry, &index.to_be_bytes()])
+}
+
+/// The note that a key's entry is damaged.
+pub(crate) fn damaged(key: &[u8]) -> Vec<u8> {
+    join(DAMAGED, &[key])
 }
 
 /// A held entry.
@@ -144,6 +165,19 @@ pub(crate) fn epoch_in(key: &[u8]) -> Option<Epoch> {
     key.get(5..13).and_then(|bytes| bytes.try_into().ok()).map(|bytes| Epoch(u64::from_be_bytes(bytes)))
 }
 
+/// The generation of a derived record's key.
+pub(crate) fn generation(key: &[u8]) -> Option<Generation> {
+    key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(|bytes| Generation(u32::from_be_bytes(bytes)))
+}
+
+/// A key hash below the node of such a key.
+pub(crate) fn node_towards(key: &[u8]) -> Option<KeyHash> {
+    let prefix = key.get(6..key.len().checked_sub(8)?)?;
+    let mut hash = [0; 32];
+    hash.get_mut(..prefix.len())?.copy_from_slice(prefix);
+    Some(KeyHash(Digest(hash)))
+}
+
 /// The epoch at the end of a node's key.
 pub(crate) fn node_epoch(key: &[u8]) -> Option<Epoch> {
     key.last_chunk().map(|bytes| Epoch(u64::from_be_bytes(*bytes)))
@@ -171,6 +205,14 @@ mod tests {
         let node = |epoch| generation.node(&Position::ROOT, Epoch(epoch));
         assert!(node(255) < node(256));
         assert_eq!(node_epoch(&node(300)), Some(Epoch(300)));
+        assert_eq!(super::generation(&node(300)), Some(generation));
+        assert_eq!(node_towards(&node(300)), Some(KeyHash(Digest([0; 32]))));
+        let towards = KeyHash(Digest([0xab; 32]));
+        let deep = generation.node(&Position::towards(&towards, 3), Epoch(1));
+        assert_eq!(
+            node_towards(&deep).map(|hash| hash.0.as_bytes()[..3].to_vec()),
+            Some(vec![0xab, 0xa0, 0])
+        );
         let hash = KeyHash(Digest([9; 32]));
         assert_eq!(epoch_in(&generation.pending(Epoch(5), &hash)), Some(Epoch(5)));
         let (from, to) = generation.all(PENDING);

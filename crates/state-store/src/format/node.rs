@@ -185,6 +185,17 @@ fn decode_inner(at: &[u8], inner: &InnerRecord) -> Result<KeyedNode, Damaged> {
     Ok(KeyedNode { node, keys: Vec::new() })
 }
 
+/// The entries that a bucket's record names, wherever it hung; none for an inner node, or what is no node.
+pub(crate) fn named(content: &[u8]) -> Vec<(Key, EntryHead)> {
+    let Ok(NodeRecord { shape: Some(Shape::Bucket(bucket)) }) = NodeRecord::decode(content) else {
+        return Vec::new();
+    };
+    match decode_bucket(&[], &Position::ROOT, bucket) {
+        Ok(KeyedNode { node: Node::Bucket(heads), keys }) => keys.into_iter().zip(heads).collect(),
+        Ok(_) | Err(_) => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

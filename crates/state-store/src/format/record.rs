@@ -27,6 +27,9 @@ pub(crate) struct Identity {
     pub damage_generation: u64,
     #[prost(uint32, tag = "7")]
     pub epoch_ms: u32,
+    /// More keys are damaged than are listed.
+    #[prost(bool, tag = "8")]
+    pub damage_overflow: bool,
 }
 
 /// `m state`: what changes with commits.
@@ -72,6 +75,63 @@ pub(crate) struct Rebuild {
     /// Keys up to this one are done; empty at the start.
     #[prost(bytes = "bytes", tag = "1")]
     pub done: Bytes,
+}
+
+/// `m commit`: the number of the last commit. The watermark file beside the database has it, too.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Commit {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
+
+/// `m recovering`: the store lost entries, and does not know which. Absent when it did not.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Recovering {
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub since_ms: u64,
+    /// What happened, for people.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}
+
+/// `m salvage`: how far the salvage of a database that was set aside came. Absent when none is under way.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Salvage {
+    /// The name of its folder.
+    #[prost(string, tag = "1")]
+    pub folder: String,
+    /// 0: pieces of values; 1: entries; 2: what is missing; 3: cleaning up.
+    #[prost(uint32, tag = "2")]
+    pub pass: u32,
+    /// The file that is being read, in order of their names, and up to where it is done.
+    #[prost(uint64, tag = "3")]
+    pub file: u64,
+    #[prost(uint64, tag = "4")]
+    pub offset: u64,
+    /// How long the report is up to there.
+    #[prost(uint64, tag = "5")]
+    pub report_bytes: u64,
+    /// What came of it so far.
+    #[prost(uint64, tag = "6")]
+    pub entries: u64,
+    #[prost(uint64, tag = "7")]
+    pub lost: u64,
+    #[prost(uint64, tag = "8")]
+    pub illegible: u64,
+}
+
+/// `b`: a damaged entry.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DamagedKey {
+    /// What it was, as far as anything intact tells.
+    #[prost(message, optional, tag = "1")]
+    pub head: Option<types::EntryHead>,
+    #[prost(string, tag = "2")]
+    pub problem: String,
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub found_ms: u64,
 }
 
 /// `d`: a peer's incarnations.
@@ -166,6 +226,13 @@ impl Pending {
             true => Ok((key, head)),
             false => Err(Damaged::new(at, "names a key and the hash of another")),
         }
+    }
+}
+
+impl DamagedKey {
+    /// What the damaged entry was; `None` where nothing intact tells.
+    pub(crate) fn head(&self) -> Option<EntryHead> {
+        self.head.clone().and_then(|head| EntryHead::try_from(head).ok())
     }
 }
 

@@ -20,6 +20,7 @@ use lattice_runtime::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 use tonic::Status;
 
+use crate::checking::Checking;
 use crate::engine::{Engine, Error, Merged, Now, Op, Origin, Written};
 use crate::metrics::Metrics;
 use crate::verdict::Verdict;
@@ -78,6 +79,10 @@ enum Command {
     ConfirmClock {
         reply: Reply<()>,
     },
+    Recovered {
+        incarnation: Incarnation,
+        reply: Reply<()>,
+    },
     Stop,
 }
 
@@ -122,6 +127,8 @@ pub(crate) struct Published {
     /// The seals, after every change.
     pub(crate) seals: watch::Sender<Seals>,
     pub(crate) local: broadcast::Sender<Arc<LocalWrites>>,
+    /// What was found damaged.
+    pub(crate) checking: Checking,
     /// Whether the store takes writes.
     pub(crate) writable: watch::Sender<Writable>,
     /// What peers say of our clock.
@@ -168,6 +175,7 @@ pub(crate) fn writer(engine: Engine, space: Space, clock: Clock, metrics: Metric
     let published = Published {
         seals: watch::Sender::new(engine.reader().seals()),
         local: broadcast::Sender::new(LOCAL_MESSAGES),
+        checking: Checking::new(),
         writable: watch::Sender::new(Writable::Yes),
         verdict: watch::Sender::new(Verdict::right()),
     };
@@ -233,6 +241,11 @@ impl Writer {
         self.ask(0, |reply| Command::ConfirmClock { reply }).await
     }
 
+    /// Peers have filled a recovering store again.
+    pub(crate) async fn recovered(&self, incarnation: Incarnation) -> Result<(), Status> {
+        self.ask(0, |reply| Command::Recovered { incarnation, reply }).await
+    }
+
     /// Ends the writer once it has done what waits. Waits for a place in the queue: call it where that may be.
     pub(crate) fn stop(&self) {
         let _ = self.queue.send(Queued { command: Command::Stop, _place: None });
@@ -269,6 +282,8 @@ pub(crate) fn status(error: &Error) -> Status {
     match error {
         Error::Storage(error) => Status::unavailable(format!("store: {error}")),
         Error::Damaged(error) => Status::data_loss(error.to_string()),
+        Error::Entry { .. } | Error::Suspect => Status::data_loss(error.to_string()),
+        Error::Recovering => Status::unavailable(error.to_string()),
         Error::Gone => Status::aborted(error.to_string()),
         Error::Failed => Status::unavailable(error.to_string()),
     }

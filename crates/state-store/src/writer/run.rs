@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::space::Room;
 use super::{Command, LocalWrites, Published, Queued, Reply, Space, Writable, now, status};
-use crate::engine::{Committed, Engine, Error, Group, Merged, Step, WriteError};
+use crate::engine::{Committed, Engine, Error, Finding, FindingKind, Group, Merged, Step, WriteError};
 use crate::metrics::Metrics;
 
 /// The most commands, and about the most bytes, of one group.
@@ -43,6 +43,10 @@ fn write_status(error: &WriteError) -> Status {
     match error {
         WriteError::Condition { .. } => Status::failed_precondition(error.to_string()),
         WriteError::Count { .. } | WriteError::Value { .. } => Status::invalid_argument(error.to_string()),
+        WriteError::Unknown { source, .. } => {
+            let status = status(source);
+            Status::new(status.code(), error.to_string())
+        }
         WriteError::Store(error) => status(error),
     }
 }
@@ -161,7 +165,9 @@ impl Idle {
         }
         let now = now(&self.clock);
         let halted = self.engine.view().stats.halted;
-        let more = match self.engine.seal_step(now) {
+        let stepped = self.engine.seal_step(now);
+        self.tell_findings();
+        let more = match stepped {
             Ok(Step::Idle) => false,
             Ok(Step::Worked) => {
                 self.publish();
@@ -188,6 +194,22 @@ impl Idle {
             self.publish();
         }
         more
+    }
+
+    /// Says what was found damaged, once.
+    fn tell_findings(&mut self) {
+        let findings = self.engine.take_findings();
+        for Finding { kind, what } in &findings {
+            match kind {
+                FindingKind::Entry => tracing::error!(finding = what, "an entry is damaged"),
+                FindingKind::Node => tracing::error!(finding = what, "the tree is damaged"),
+                FindingKind::Uncovered => tracing::warn!(finding = what, "an entry awaits sealing again"),
+                FindingKind::Other => tracing::warn!(finding = what, "a record is damaged"),
+                FindingKind::Mended => tracing::info!(finding = what, "an entry is whole again"),
+            }
+            self.metrics.found(*kind);
+        }
+        self.published.checking.found(&findings);
     }
 
     /// Handles a command, and with it as many changes that wait as one commit takes. Returns a command that was
@@ -357,6 +379,17 @@ impl Idle {
                     self.engine.confirm_clock(now);
                 }
                 let _ = reply.send(refused);
+            }
+            Command::Recovered { incarnation, reply } => {
+                let done = refused.and_then(|()| {
+                    let recovered = self.engine.recovered(incarnation);
+                    recovered.map_err(|error| self.failed(&error, "end recovering"))
+                });
+                if matches!(done, Ok(true)) {
+                    tracing::info!("recovered: peers have filled the store again");
+                    self.publish();
+                }
+                tell(reply, Ok(()))(done.map(|_| ()));
             }
             Command::Stop => {}
         }

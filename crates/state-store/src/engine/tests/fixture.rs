@@ -14,9 +14,9 @@ use lattice_core::time::{Monotonic, WallTime};
 use lattice_core::tree::apply;
 
 use crate::engine::{
-    Condition, Engine, Incarnations, Merged, Now, Op, Origin, Settings, WriteError, Written,
+    Condition, Engine, Finding, Incarnations, Merged, Now, Op, Origin, Settings, WriteError, Written,
 };
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::{Batch, MemoryStorage, Storage};
 
 /// The epoch in which tests begin.
 pub(super) const FIRST: u64 = 1_000_000;
@@ -180,6 +180,48 @@ impl Store {
 
     pub(super) fn state_size(&self) -> u64 {
         self.engine.reader().seals().state_size
+    }
+
+    /// Merges what a peer has of damaged keys.
+    pub(super) fn repair(&mut self, entries: Vec<Entry>) -> Merged {
+        let now = self.now();
+        self.engine.merge(entries, Origin::Repair, now).unwrap().0
+    }
+
+    /// Flips a bit in the middle of the first record at or after `at`.
+    pub(super) fn flip(&self, at: &[u8]) {
+        let (at, framed) = self.storage.first(at, &[at[0] + 1]).unwrap().unwrap();
+        let mut bytes = framed.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let mut batch = Batch::default();
+        batch.put(at, bytes);
+        self.storage.commit(&batch).unwrap();
+    }
+
+    /// Lets a record vanish.
+    pub(super) fn lose(&self, at: Vec<u8>) {
+        let mut batch = Batch::default();
+        batch.remove(at);
+        self.storage.commit(&batch).unwrap();
+    }
+
+    /// Checks everything; what was found by then.
+    pub(super) fn check(&mut self) -> Vec<Finding> {
+        let now = self.now();
+        let mut check = self.engine.reader().check();
+        while check.step().unwrap() {
+            self.engine.look_into_suspicions(now).unwrap();
+        }
+        self.engine.look_into_suspicions(now).unwrap();
+        self.engine.take_findings()
+    }
+
+    /// The keys that are noted as damaged.
+    pub(super) fn damaged(&self) -> Vec<String> {
+        let entries = self.engine.reader().damaged(&[], 1_000).unwrap();
+        assert_eq!(entries.len() as u64, self.engine.view().stats.damaged);
+        entries.iter().map(|entry| String::from_utf8(entry.key.as_bytes().to_vec()).unwrap()).collect()
     }
 
     /// How many records of a kind there are.

@@ -9,7 +9,7 @@ use crate::engine::{Condition, Merged, WriteError};
 use crate::format::keys;
 
 fn merged(merged: u64, known: u64) -> Merged {
-    Merged { merged, known, held: 0, dropped: 0 }
+    Merged { merged, known, held: 0, dropped: 0, repaired: 0 }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of the engine, on the storage in memory unless they are about the disk.
 
+mod damage;
 mod fixture;
 mod merging;
 mod properties;

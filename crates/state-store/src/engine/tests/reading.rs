@@ -186,7 +186,7 @@ fn a_damaged_record_is_an_error_and_never_an_absence() {
     damage(&store, keys::PIECE);
     let reader = store.engine.reader();
     let get = |name| reader.get(&key(name), store.now());
-    assert!(matches!(get("large"), Err(Error::Damaged(_))));
+    assert!(matches!(get("large"), Err(Error::Entry { .. })));
     assert!(get("small").unwrap().is_some());
     damage(&store, keys::NODE);
     let heads = [entry("small", 1, None).head()];
