@@ -54,7 +54,10 @@ impl wire::key_value_server::KeyValue for KeyValue {
             return Err(Status::unavailable(format!("version_min: {version_min} is not here yet")));
         }
         let entry = entry.filter(|entry| entry.visible(now(&self.clock).wall));
-        let entry = entry.ok_or_else(|| Status::not_found("key is absent"))?;
+        let Some(entry) = entry else {
+            self.reader.absence().map_err(|error| status(&error))?;
+            return Err(Status::not_found("key is absent"));
+        };
         Ok(Response::new(wire::GetResponse { entry: Some((&entry).into()) }))
     }
 

@@ -3,6 +3,7 @@
 //! - [`storage`]: one ordered keyspace with durable batches; sled, and a twin in memory.
 //! - `format`: what the records are called, and what they hold.
 //! - [`engine`]: the store without threads, sockets or clocks; all decisions about entries and seals.
+//! - [`opening`], [`salvage`]: from the files of a database, in whatever state, to an engine.
 //! - [`challenges`], [`peers`]: signed requests and answers between nodes.
 //! - [`verdict`]: what peers say of this node's clock.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
@@ -15,7 +16,9 @@ pub mod engine;
 pub mod format;
 mod kv;
 mod metrics;
+pub mod opening;
 pub mod peers;
+pub mod salvage;
 pub mod service;
 mod state;
 pub mod storage;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,20 +11,20 @@ use lattice_proto::store::v1::state_store_server::StateStoreServer;
 use lattice_runtime::config::{self, Listen};
 use lattice_runtime::grpc::{self, HealthReporter, MESSAGE_BYTES_MAX, ServingStatus};
 use lattice_runtime::http::BindError;
-use lattice_runtime::identity::{self, DataDir, Members, NodeKey};
+use lattice_runtime::identity::{self, DataDir, Lock, Members, NodeKey};
 use lattice_runtime::process::Failure;
 use lattice_runtime::{Clock, Config, Runtime, TaskGroup, entropy, tasks};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::engine::{self, Engine, Reader, Settings};
-use crate::format::{Manifest, ManifestError, keys};
+use crate::engine::{self, Engine, Incarnations, Reader, Settings};
 use crate::kv::KeyValue;
 use crate::metrics::Metrics;
+use crate::opening::{self, Opened, Opening};
 use crate::peers::{Limit, Peers};
 use crate::state::{self, StateStore};
-use crate::storage::{self, MemoryStorage, SledStorage, Storage};
+use crate::storage::{Disk, MemoryStorage};
 use crate::writer::{self, Space, Writable, Writer};
 
 /// The store's folder in the node's.
@@ -52,13 +51,10 @@ pub enum Error {
     /// The node's key or folder is refused.
     #[error(transparent)]
     Identity(#[from] identity::Error),
-    /// The store's folder is not ours.
+    /// The store's folder is not ours, or the database does not open.
     #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The database does not open.
-    #[error(transparent)]
-    Storage(#[from] storage::OpenError),
-    /// The database is not ours, or damaged.
+    Opening(#[from] opening::Error),
+    /// The store in memory does not open.
     #[error(transparent)]
     Engine(#[from] engine::OpenError),
     /// The configuration is refused.
@@ -95,8 +91,7 @@ impl From<Error> for Failure {
             Error::EpochLength(_) | Error::NotBuiltIn(_) => Self::config(error),
             Error::Listen(error) => error.into(),
             Error::Tasks(error) => error.into(),
-            Error::Manifest(_)
-            | Error::Storage(_)
+            Error::Opening(_)
             | Error::Engine(_)
             | Error::Reflection(_)
             | Error::Thread(_)
@@ -115,6 +110,8 @@ pub struct Service {
     health: HealthReporter,
     tasks: TaskGroup,
     check: Check,
+    damaged: watch::Receiver<Option<String>>,
+    lock: Option<Lock>,
 }
 
 /// What the check needs to run.
@@ -136,7 +133,8 @@ impl Service {
             let (config, clock) = (config.clone(), runtime.clock.clone());
             tokio::task::spawn_blocking(move || open(&config, &clock)).await
         };
-        let (engine, space) = opened.map_err(|error| Error::Open(error.to_string()))??;
+        let (Opened { engine, damaged }, space, lock) =
+            opened.map_err(|error| Error::Open(error.to_string()))??;
         let reader = engine.reader();
         let metrics = Metrics::register(&runtime.metrics);
         let (writer, idle) = writer::writer(engine, space, runtime.clock.clone(), metrics.clone());
@@ -173,7 +171,7 @@ impl Service {
         )
         .add_service(health_service)
         .add_service(grpc::reflection(&[lattice_proto::DESCRIPTORS])?);
-        Ok(Self { server: None, routes, reader, writer, idle, health, tasks, check })
+        Ok(Self { server: None, routes, reader, writer, idle, health, tasks, check, damaged, lock })
     }
 
     /// Serves on `server` too, for a store with a process of its own. The caller has bound it first: a port
@@ -209,7 +207,8 @@ impl Service {
     /// # Errors
     /// [`Error`] when a part of it failed, or did not end in time.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { server, routes, reader, writer, idle, health, tasks, check } = self;
+        let Self { server, routes, reader, writer, idle, health, tasks, check, mut damaged, lock: _lock } =
+            self;
         let writable = writer.published.writable.subscribe();
         let (thread, mut ended) = idle.start().map_err(Error::Thread)?;
         let stopping = tasks.token();
@@ -225,6 +224,16 @@ impl Service {
             // Handed back: it goes on until the calls in flight have been answered.
             let _ = done.send(ended);
             Ok(())
+        });
+        let stopping = tasks.token();
+        tasks.spawn_essential("database", async move {
+            tokio::select! {
+                Ok(reason) = damaged.wait_for(Option::is_some) => {
+                    let reason = reason.clone().unwrap_or_default();
+                    anyhow::bail!("the database is damaged, and is looked at when the store starts again: {reason}");
+                }
+                () = stopping.cancelled() => Ok(()),
+            }
         });
         let (stopping, checking) = (tasks.token(), writer.published.checking.clone());
         tasks.spawn("check", async move {
@@ -284,52 +293,47 @@ async fn report(
     }
 }
 
-/// Opens the engine on what the configuration names, and finds out how to tell the room on its disk.
-fn open(config: &Config, clock: &Clock) -> Result<(Engine, Space), Error> {
+/// Opens the engine on what the configuration names, and finds out how to tell the room on its disk. The lock keeps
+/// other processes from looking at files that change under them.
+fn open(config: &Config, clock: &Clock) -> Result<(Opened, Space, Option<Lock>), Error> {
     let settings = settings(config)?;
     let engine = config.store.engine;
     if !ENGINES.contains(&engine) {
         return Err(Error::NotBuiltIn(engine.name()));
     }
     let data_dir = DataDir::open(&config.node.data_dir, &config.node.cluster)?;
-    let key = NodeKey::load_or_create(&config.node.key_file)?;
-    let manifest = Manifest {
-        engine: engine.name().to_owned(),
-        cluster: settings.cluster.clone(),
-        node: NodeId(key.public()),
-        epoch_ms: settings.epoch_length.0.get(),
-    };
-    let (storage, space): (Box<dyn Storage>, Space) = match engine {
-        config::Engine::Memory => (Box::new(MemoryStorage::new()), Space::unlimited()),
-        config::Engine::Sled | config::Engine::Redb => {
-            let folder = data_dir.folder(FOLDER)?;
-            manifest.claim(&folder, storage::exists(&folder))?;
-            let space = Space::of_folder(&folder);
-            let space = space.map_err(|source| storage::OpenError::Io { path: folder.clone(), source })?;
-            (on_disk(engine, &folder, config.store.cache_mb << 20)?, space)
+    let key = NodeKey::load_or_create(&config.node.key_file)?.signing_key().clone();
+    let now = || writer::now(clock);
+    let disk = match engine {
+        config::Engine::Memory => {
+            let engine = Engine::open(MemoryStorage::new(), settings, key, incarnations(), now())?;
+            let opened = Opened { engine, damaged: watch::Sender::new(None).subscribe() };
+            return Ok((opened, Space::unlimited(), None));
         }
-    };
-    let incarnations = Box::new(|| Incarnation(entropy::bytes()));
-    let now = writer::now(clock);
-    Ok((Engine::open(storage, settings, key.signing_key().clone(), incarnations, now)?, space))
-}
-
-/// Opens the database in a folder that is ours.
-fn on_disk(engine: config::Engine, folder: &Path, cache_bytes: u64) -> Result<Box<dyn Storage>, Error> {
-    match engine {
-        config::Engine::Sled => Ok(Box::new(SledStorage::open(folder, cache_bytes)?.hiding(keys::is_served))),
+        config::Engine::Sled => Disk::Sled,
         #[cfg(feature = "redb")]
-        config::Engine::Redb => Ok(Box::new(storage::RedbStorage::open(folder, cache_bytes)?)),
+        config::Engine::Redb => Disk::Redb,
         #[cfg(not(feature = "redb"))]
-        config::Engine::Redb => Err(Error::NotBuiltIn(engine.name())),
-        config::Engine::Memory => Ok(Box::new(MemoryStorage::new())),
-    }
+        config::Engine::Redb => return Err(Error::NotBuiltIn(engine.name())),
+    };
+    let lock = data_dir.lock(FOLDER)?;
+    let folder = data_dir.folder(FOLDER)?;
+    let cache_bytes = config.store.cache_mb << 20;
+    let opened =
+        Opening { folder: &folder, disk, cache_bytes, settings, key, now: &now }.open(incarnations)?;
+    let space = Space::of_folder(&folder);
+    let space = space.map_err(|source| opening::Error::Io { path: folder.clone(), source })?;
+    Ok((opened, space, Some(lock)))
 }
 
 /// What serving peers may cost. An answer that was kept back is to arrive before its asker gives up.
 fn limit(config: &Config) -> Option<Limit> {
     let bytes_per_s = NonZeroU64::new(config.store.serve_bytes_per_s)?;
     Some(Limit::new(bytes_per_s, SERVE_DELAY_MAX.min(config.coordinator.request_timeout / 2)))
+}
+
+fn incarnations() -> Incarnations {
+    Box::new(|| Incarnation(entropy::bytes()))
 }
 
 fn settings(config: &Config) -> Result<Settings, Error> {

@@ -14,7 +14,7 @@
 //! - `write`, `merge`: what clients write, what peers bring; `held`: what is ahead of time; `group`: commits.
 //! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
 //! - `read`, `serve`, `sealed`: the readers; `shared`: what they share with the writer.
-//! - `damage`, `repair`, `check`: what on the disk is not as it was written, and what becomes of it.
+//! - `damage`, `repair`, `check`, `salvage`: what on the disk is not as it was written, and what becomes of it.
 //! - `records`, `tree`: the disk by meaning.
 
 mod check;
@@ -31,6 +31,7 @@ mod read;
 mod rebuild;
 mod records;
 mod repair;
+mod salvage;
 mod sealed;
 mod sealing;
 mod serve;
@@ -59,6 +60,7 @@ pub use group::{Committed, Group, Savepoint};
 pub use merge::{Merged, Origin};
 pub use open::OpenError;
 pub use read::{Comparison, Listed, OwnNodes, Page};
+pub(crate) use salvage::{Lost, stored};
 pub use sealed::SealedEntries;
 pub use serve::Question;
 pub use shared::{Reader, Stats, View};

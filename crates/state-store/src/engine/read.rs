@@ -67,7 +67,19 @@ impl Reader {
     /// When the disk fails; [`Error::Entry`] when the entry is damaged, or gone while the tree holds it;
     /// [`Error::Recovering`] for what a recovering store lacks.
     pub fn get(&self, key: &Key, now: Now) -> Result<Option<Entry>, Error> {
-        Ok(self.current(key)?.filter(|entry| entry.visible(now.wall)))
+        match self.current(key)?.filter(|entry| entry.visible(now.wall)) {
+            Some(entry) => Ok(Some(entry)),
+            None => self.absence().map(|()| None),
+        }
+    }
+
+    /// Refuses to tell an absence while the store recovers: also a deletion, or what has expired, may have been
+    /// written anew since, and lost.
+    ///
+    /// # Errors
+    /// [`Error::Recovering`].
+    pub fn absence(&self) -> Result<(), Error> {
+        if self.view().stats.recovering { Err(Error::Recovering) } else { Ok(()) }
     }
 
     /// The entry with the greatest version of a key, whatever it is.
@@ -104,8 +116,7 @@ impl Reader {
         let known = covering(&*self.shared.storage, view.generation, &key.hash());
         let has_record = || self.shared.storage.get(&keys::current(key)).map(|record| record.is_some());
         match known {
-            Ok(None) if view.stats.recovering => Err(Error::Recovering),
-            Ok(None) => Ok(true),
+            Ok(None) => self.absence().map(|()| true),
             Ok(Some(_)) if has_record()? => Ok(false),
             Ok(Some(head)) => {
                 let error = self.suspect(key);

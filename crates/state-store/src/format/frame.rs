@@ -36,6 +36,17 @@ impl Damaged {
     }
 }
 
+/// How long a record is with its frame.
+pub(crate) fn framed_bytes(content: usize) -> usize {
+    HEADER + content + CHECKSUM
+}
+
+/// The frame that `bytes` begin with, as long as it says it is; unchecked.
+pub(crate) fn leading(bytes: &[u8]) -> Option<&[u8]> {
+    let length = u32::from_le_bytes(*bytes.get(4..HEADER)?.first_chunk()?);
+    bytes.get(..HEADER.checked_add(usize::try_from(length).ok()?)?.checked_add(CHECKSUM)?)
+}
+
 /// Frames `content` for the record `key`.
 pub(crate) fn seal(key: &[u8], content: &[u8]) -> Bytes {
     let kind = kind_of(key);

@@ -1,15 +1,19 @@
 //! The file that names a store's folder: read before the database is touched, so that a folder of another
 //! format, engine, cluster or node is refused with nothing written.
+//!
+//! Its last line is a checksum. Beside a database, a file that fails it is no reason to refuse: the database
+//! names the same things once more, and the file is written anew when those are right.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use lattice_core::model::NodeId;
+use lattice_core::model::{Digest, NodeId};
 
 use super::VERSION;
 
-const FILE: &str = "FORMAT";
+/// The file's name.
+pub(crate) const FILE: &str = "FORMAT";
 const BYTES_MAX: u64 = 4_096;
 
 /// What a store's folder says of itself.
@@ -23,6 +27,15 @@ pub struct Manifest {
     pub node: NodeId,
     /// How long its epochs are, in milliseconds.
     pub epoch_ms: u32,
+}
+
+/// Whose a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// Ours.
+    Ours,
+    /// The file does not read: whose the database is, it says itself.
+    Illegible,
 }
 
 /// Why a folder is not our store's.
@@ -104,20 +117,37 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ManifestError`]; nothing is written then.
-    pub fn claim(&self, folder: &Path, occupied: bool) -> Result<(), ManifestError> {
+    pub fn claim(&self, folder: &Path, occupied: bool) -> Result<Claimed, ManifestError> {
         let path = folder.join(FILE);
         let io = |source| ManifestError::Io { path: path.clone(), source };
         match fs::metadata(&path) {
-            Ok(metadata) if metadata.len() > BYTES_MAX => Err(ManifestError::Malformed { path }),
-            Ok(_) => self.check(&fs::read_to_string(&path).map_err(io)?, path),
+            Ok(metadata) => {
+                let legible = metadata.len() <= BYTES_MAX;
+                let bytes = if legible { fs::read(&path).map_err(io)? } else { Vec::new() };
+                match std::str::from_utf8(&bytes).ok().and_then(checked) {
+                    Some(text) => self.check(text, path).map(|()| Claimed::Ours),
+                    None if occupied => Ok(Claimed::Illegible),
+                    None => Err(ManifestError::Malformed { path }),
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && occupied => {
                 Err(ManifestError::Missing { path })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.write(folder, &path).map_err(io)
+                self.write(folder, &path).map_err(io)?;
+                Ok(Claimed::Ours)
             }
             Err(error) => Err(io(error)),
         }
+    }
+
+    /// Writes the file anew, over one that does not read: the database has been found to be ours.
+    ///
+    /// # Errors
+    /// [`ManifestError::Io`].
+    pub fn renew(&self, folder: &Path) -> Result<(), ManifestError> {
+        let path = folder.join(FILE);
+        self.write(folder, &path).map_err(|source| ManifestError::Io { path, source })
     }
 
     fn check(&self, text: &str, path: PathBuf) -> Result<(), ManifestError> {
@@ -163,12 +193,26 @@ impl Manifest {
         let draft = folder.join(format!("{FILE}.new"));
         let mut file = File::create(&draft)?;
         let Self { engine, cluster, node, epoch_ms } = self;
-        writeln!(file, "lattice-store\nformat {VERSION}\nengine {engine}\ncluster {cluster}")?;
-        writeln!(file, "node {node}\nepoch_ms {epoch_ms}")?;
+        let text = format!(
+            "lattice-store\nformat {VERSION}\nengine {engine}\ncluster {cluster}\nnode {node}\nepoch_ms {epoch_ms}\n"
+        );
+        file.write_all(with_check(&text).as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
         File::open(folder)?.sync_all()
     }
+}
+
+/// The text with the line that it must end in.
+fn with_check(text: &str) -> String {
+    let digest = Digest::of(&[b"lattice/v1/manifest\0", text.as_bytes()]).to_string();
+    format!("{text}check {}\n", &digest[..16])
+}
+
+/// The text without its last line, if that is right.
+fn checked(text: &str) -> Option<&str> {
+    let body = &text[..text.rfind("check ")?];
+    (with_check(body) == text).then_some(body)
 }
 
 #[cfg(test)]
@@ -199,11 +243,27 @@ mod tests {
         assert!(text.starts_with("node.key_file:"), "{text}");
         let text = refused(Manifest { epoch_ms: 500, ..manifest() });
         assert!(text.starts_with("store.epoch_ms: 500") && text.ends_with("was made with 1000"), "{text}");
-        fs::write(folder.path().join(FILE), "lattice-store\nformat 9\n").unwrap();
+        fs::write(folder.path().join(FILE), with_check("lattice-store\nformat 9\n")).unwrap();
         let text = refused(manifest());
         assert!(text.ends_with("has format 9, this release reads 1"), "{text}");
         fs::write(folder.path().join(FILE), "something else").unwrap();
-        assert!(matches!(manifest().claim(folder.path(), true), Err(ManifestError::Malformed { .. })));
+        assert!(matches!(manifest().claim(folder.path(), false), Err(ManifestError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_flip_anywhere_leaves_the_decision_to_the_database() {
+        let folder = tempfile::tempdir().unwrap();
+        manifest().claim(folder.path(), false).unwrap();
+        let path = folder.path().join(FILE);
+        let whole = fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(manifest().claim(folder.path(), true).unwrap(), Claimed::Illegible, "bit {bit}");
+        }
+        manifest().renew(folder.path()).unwrap();
+        assert_eq!(manifest().claim(folder.path(), true).unwrap(), Claimed::Ours);
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub(crate) mod node;
 pub(crate) mod record;
 
 pub use frame::Damaged;
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{Claimed, Manifest, ManifestError};
+pub(crate) use record::last_commit;
 
 /// The version of the format.
 pub const VERSION: u32 = 1;

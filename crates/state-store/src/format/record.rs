@@ -261,3 +261,19 @@ impl State {
 pub(crate) fn incarnation(at: &[u8], bytes: &Bytes) -> Result<Incarnation, Damaged> {
     convert::incarnation("incarnation", bytes).map_err(|error| Damaged::new(at, error))
 }
+
+/// The greatest number of a commit whose record stands somewhere in `bytes`.
+pub(crate) fn last_commit(bytes: &[u8]) -> Option<u64> {
+    let at = super::keys::meta("commit");
+    let numbers = memchr::memmem::find_iter(bytes, b"LTm").filter_map(|start| {
+        let framed = frame::leading(bytes.get(start..)?)?;
+        let Commit { number } = decode(&at, &Bytes::copy_from_slice(framed)).ok()?;
+        Some(number)
+    });
+    numbers.max()
+}
+
+/// The entry that a pending record names, wherever it stood.
+pub(crate) fn pending(content: &Bytes) -> Option<(Key, EntryHead)> {
+    Pending::decode(content.clone()).ok()?.parse(&[]).ok()
+}

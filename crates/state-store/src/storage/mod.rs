@@ -10,16 +10,22 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::format::keys;
+
 mod batch;
+mod guarded;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
 mod sled;
+pub mod sled_log;
 
 #[cfg(test)]
 mod contract;
 
 pub use batch::Batch;
+pub use guarded::{Guarded, Watermark};
+pub(crate) use guarded::{SUSPECT, WATERMARK};
 pub use memory::MemoryStorage;
 #[cfg(feature = "redb")]
 pub use redb::RedbStorage;
@@ -116,6 +122,39 @@ pub trait Storage: Send + Sync + 'static {
             Ok(ControlFlow::Break(()))
         })?;
         Ok(found)
+    }
+}
+
+/// A storage engine that keeps its database on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// sled.
+    Sled,
+    /// redb.
+    #[cfg(feature = "redb")]
+    Redb,
+}
+
+impl Disk {
+    /// What the description of a store's folder calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sled => sled::FOLDER,
+            #[cfg(feature = "redb")]
+            Self::Redb => REDB_FILE,
+        }
+    }
+
+    /// Opens the database in a store's folder; makes it where there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(self, folder: &Path, cache_bytes: u64) -> Result<Box<dyn Storage>, OpenError> {
+        Ok(match self {
+            Self::Sled => Box::new(SledStorage::open(folder, cache_bytes)?.hiding(keys::is_served)),
+            #[cfg(feature = "redb")]
+            Self::Redb => Box::new(RedbStorage::open(folder, cache_bytes)?),
+        })
     }
 }
 

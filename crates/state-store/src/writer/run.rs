@@ -128,9 +128,13 @@ impl Idle {
         let fits = match (command, self.space.room()) {
             (_, Room::Enough) => true,
             (Command::Write { .. } | Command::Merge { .. }, Room::Little(_) | Room::No(_)) => false,
-            (Command::Reserve { .. } | Command::Heard { .. } | Command::Reincarnate { .. }, room) => {
-                matches!(room, Room::Little(_))
-            }
+            (
+                Command::Reserve { .. }
+                | Command::Heard { .. }
+                | Command::Reincarnate { .. }
+                | Command::Recovered { .. },
+                room,
+            ) => matches!(room, Room::Little(_)),
             // They write nothing then.
             (Command::Extend { .. } | Command::ConfirmClock { .. } | Command::Stop, _) => true,
         };

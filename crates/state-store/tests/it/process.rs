@@ -5,10 +5,11 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use lattice_core::model::Digest;
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::Channel;
 
-use crate::harness::{clients, folder, until};
+use crate::harness::{bytes, clients, folder, put, until};
 
 /// How long its epochs are.
 pub(crate) const EPOCH_MS: u32 = 200;
@@ -135,7 +136,9 @@ async fn a_folder_that_is_not_ours_is_refused_by_name_and_left_alone() {
     let named = |change: &str| {
         let format = folder.path().join("data/store/FORMAT");
         let text = std::fs::read_to_string(&format).unwrap();
-        std::fs::write(&format, text.replace("format 1", change)).unwrap();
+        let body = text[..text.rfind("check ").unwrap()].replace("format 1", change);
+        let digest = Digest::of(&[b"lattice/v1/manifest\0", body.as_bytes()]).to_string();
+        std::fs::write(&format, format!("{body}check {}\n", &digest[..16])).unwrap();
         let (status, line) = run(folder.path(), &[]);
         std::fs::write(&format, text).unwrap();
         assert_eq!(status, Some(3), "{line}");

@@ -288,7 +288,13 @@ impl StateStore for FakeStore {
         state.traces.push(("merge", trace.unwrap_or_default()));
         let total = entries.len() as u64;
         let merged = entries.into_iter().filter(|entry| state.merge(entry.clone())).count() as u64;
-        Ok(Answered::new(wire::MergeResponse { merged, known: total - merged, held: 0, dropped: 0, repaired: 0 }))
+        Ok(Answered::new(wire::MergeResponse {
+            merged,
+            known: total - merged,
+            held: 0,
+            dropped: 0,
+            repaired: 0,
+        }))
     }
 
     async fn seals(&self, _: Request<wire::SealsRequest>) -> Result<Answered<wire::SealsResponse>, Status> {
