@@ -190,7 +190,12 @@ impl Peers {
         if let Some(refusal) = self.limit.as_ref().and_then(|limit| limit.refuse(&request.ask, now)) {
             return Answer::Refused(refusal);
         }
-        let question = Question { asker: header.sender, incarnation: header.incarnation, ask: &request.ask };
+        let question = Question {
+            asker: header.sender,
+            incarnation: header.incarnation,
+            ask: &request.ask,
+            time: now.wall,
+        };
         self.reader.serve(question).unwrap_or_else(|error| {
             tracing::error!(peer = %header.sender, %error, "serve a peer");
             Answer::Refused(Refusal {

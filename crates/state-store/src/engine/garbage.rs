@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use lattice_core::model::{Digest, Epoch};
+use lattice_core::time::WallTime;
 
 use super::open::{put, take};
 use super::records::{Records, parse_kept};
@@ -75,13 +76,13 @@ impl Engine {
         Ok(lists)
     }
 
-    /// Cleans up while nothing else is to be done.
-    pub(super) fn clean(&mut self) -> Result<Step, Error> {
+    /// Cleans up while nothing else is to be done, at `time` by the clock that sealing follows.
+    pub(super) fn clean(&mut self, time: WallTime) -> Result<Step, Error> {
         if self.sweep {
             return self.sweep_step();
         }
         if self.unreachable(1)?.is_empty() {
-            return Ok(Step::Idle);
+            return self.drop_expired(time);
         }
         let mut work = self.work();
         self.collect(&mut work)?;

@@ -3,6 +3,7 @@
 use lattice_core::model::{Entry, EntryHead, Epoch, Key};
 use lattice_core::time::WallTime;
 
+use super::expiry::{forget_term, note_term};
 use super::group::{Committed, Group};
 use super::held::Holding;
 use super::records::put_entry;
@@ -92,7 +93,7 @@ impl Engine {
                 }
                 continue;
             }
-            match self.merge_one(group, &entry, origin)? {
+            match self.merge_one(group, &entry, origin, now.wall)? {
                 Placed::Known => {
                     merged.known += 1;
                     continue;
@@ -109,7 +110,13 @@ impl Engine {
     }
 
     /// Merges one entry.
-    fn merge_one(&self, group: &mut Group, entry: &Entry, origin: Origin) -> Result<Placed, Error> {
+    fn merge_one(
+        &self,
+        group: &mut Group,
+        entry: &Entry,
+        origin: Origin,
+        now: WallTime,
+    ) -> Result<Placed, Error> {
         let current = match self.before(group, &entry.key)? {
             Before::Kept(current) => current,
             before @ Before::Nothing => {
@@ -122,7 +129,8 @@ impl Engine {
         };
         let (head, here) = (entry.head(), current.head());
         if head == here {
-            return Ok(Placed::Known);
+            let taken = self.take_value_back(group, entry, &current, now);
+            return Ok(if taken { Placed::Merged } else { Placed::Known });
         }
         if head.version == here.version {
             group.committed.conflicts += 1;
@@ -175,6 +183,7 @@ impl Engine {
         };
         let more = more.unwrap_or(pending.is_none());
         if let Some(before) = before {
+            forget_term(&mut group.batch, &before);
             let replaced = before.head();
             if pending == Some(replaced) || self.uncollected(&entry.key) {
                 // Never sealed, and beaten within its epoch: nobody will ask for it.
@@ -187,6 +196,7 @@ impl Engine {
             }
         }
         put_entry(&mut group.batch, keys::current(&entry.key), entry);
+        note_term(&mut group.batch, entry);
         self.put_pending(group, epoch, &entry.key, &head, more);
         Ok(())
     }

@@ -12,6 +12,7 @@
 //! What the tree no longer needs goes to a garbage list, and is deleted once no retained seal reaches it.
 //!
 //! - `write`, `merge`: what clients write, what peers bring; `held`: what is ahead of time; `group`: commits.
+//! - `expiry`: gives back the space of values that expired.
 //! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
 //! - `read`, `serve`, `sealed`: the readers; `shared`: what they share with the writer.
 //! - `damage`, `repair`, `check`, `salvage`: what on the disk is not as it was written, and what becomes of it.
@@ -21,6 +22,7 @@ mod check;
 mod chunk;
 mod clock;
 mod damage;
+mod expiry;
 mod garbage;
 mod group;
 mod heard;
@@ -179,6 +181,8 @@ pub struct Engine {
     commits: u64,
     /// When the clocks were last looked at.
     observed: Monotonic,
+    /// Peers say that our clock is wrong: nothing expires by it.
+    clock_wrong: bool,
     failed: bool,
 }
 

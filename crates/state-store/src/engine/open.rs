@@ -151,6 +151,7 @@ impl Engine {
             rebuilt: None,
             commits: commit.number,
             observed: now.monotonic,
+            clock_wrong: false,
             failed: false,
         };
         engine.publish();

@@ -55,6 +55,21 @@ impl Kept {
         batch.put(at, self.framed.clone());
     }
 
+    /// From when on the value that is kept here reads as absent; `None` for none, or one that never does.
+    pub(crate) fn term(&self) -> Option<WallTime> {
+        let value = self.apart.is_some() || matches!(self.entry.content, Content::Value(_));
+        self.entry.expires.filter(|_| value)
+    }
+
+    /// The same entry without its value.
+    pub(crate) fn without_value(&self) -> Entry {
+        let content = match &self.entry.content {
+            Content::Value(value) => Content::Dropped { value_digest: Digest::of(&[value]) },
+            Content::Dropped { .. } | Content::Tombstone => self.entry.content.clone(),
+        };
+        Entry { content, ..self.entry.clone() }
+    }
+
     /// Removes what stands apart, if anything; the record itself is the caller's.
     pub(crate) fn remove_value(&self, batch: &mut Batch) {
         if let Some(length) = self.apart {

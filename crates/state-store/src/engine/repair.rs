@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use lattice_core::model::{Digest, Entry, EntryHead, Key, Version};
 
+use super::expiry::note_term;
 use super::group::Group;
 use super::merge::Origin;
 use super::open::take;
@@ -160,6 +161,7 @@ impl Engine {
             kept.remove_value(&mut group.batch);
         }
         put_entry(&mut group.batch, keys::current(&entry.key), entry);
+        note_term(&mut group.batch, entry);
         self.clear_note(group, &entry.key, None)?;
         Ok(Placed::Repaired)
     }

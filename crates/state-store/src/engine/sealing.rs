@@ -66,7 +66,7 @@ impl Engine {
         }
         match self.first_pending()? {
             Some(epoch) if self.due(time).is_some_and(|due| epoch <= due) => self.seal_epoch(epoch),
-            Some(_) | None => self.clean(),
+            Some(_) | None => self.clean(time),
         }
     }
 
@@ -133,7 +133,7 @@ impl Engine {
         };
         let held = held.and_then(|(key, _)| keys::held_hlc(&key));
         let held = held.map(|hlc| hlc.wall() - self.settings().max_clock_drift);
-        Ok(seal.into_iter().chain(held).min())
+        Ok(seal.into_iter().chain(held).chain(self.next_drop()?).min())
     }
 
     fn observe(&mut self, now: Now) {

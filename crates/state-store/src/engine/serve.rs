@@ -6,8 +6,9 @@
 use lattice_core::exchange::{
     ANSWER_BYTES_MAX, Answer, Ask, FetchAsk, Page, PageBucket, Reason, Refusal, Shape, WalkAsk, WalkNode,
 };
-use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, Key, NodeId};
+use lattice_core::model::{Content, Entry, EntryHead, Epoch, Incarnation, Key, NodeId};
 use lattice_core::signed::SignedSeal;
+use lattice_core::time::WallTime;
 use lattice_core::tree::{Chain, FANOUT, Node, Position, Summary};
 use lattice_proto::codec::entry_bytes;
 
@@ -33,6 +34,8 @@ pub struct Question<'a> {
     pub incarnation: Incarnation,
     /// What.
     pub ask: &'a Ask,
+    /// Our clock, as the answer will state it.
+    pub time: WallTime,
 }
 
 /// The seal that an answer stands on.
@@ -59,7 +62,9 @@ impl Reader {
             Ask::Hello => Ok(self.hello(&question.asker, &question.incarnation)),
             Ask::Bye => Ok(Answer::Bye),
             Ask::Walk { epoch, nodes } => self.standing(*epoch, |standing| self.walk(standing, nodes)),
-            Ask::Fetch { epoch, buckets } => self.standing(*epoch, |standing| self.fetch(standing, buckets)),
+            Ask::Fetch { epoch, buckets } => {
+                self.standing(*epoch, |standing| self.fetch(standing, buckets, question.time))
+            }
         }
     }
 
@@ -134,7 +139,7 @@ impl Reader {
         Ok(Answer::Walk { seal: standing.seal, nodes })
     }
 
-    fn fetch(&self, standing: Standing, asks: &[FetchAsk]) -> Result<Answer, Error> {
+    fn fetch(&self, standing: Standing, asks: &[FetchAsk], time: WallTime) -> Result<Answer, Error> {
         debug_assert!(standing.root.total() > 0, "an empty tree is refused before");
         let tree = Tree::as_of(&*self.shared.storage, standing.generation, standing.as_of);
         let mut pages = Vec::with_capacity(asks.len());
@@ -164,6 +169,14 @@ impl Reader {
             for key_hash in &ask.keys {
                 let Some((key, head)) = way.end.find(key_hash) else { break };
                 let entry = self.sealed_entry(&standing, key, head)?;
+                if withheld(&entry, time) {
+                    if pages.is_empty() && entries.is_empty() {
+                        let detail = "a value that has not expired by this node's clock is missing here";
+                        return Ok(refused(Reason::Unavailable, detail));
+                    }
+                    full = true;
+                    break;
+                }
                 bytes += entry_bytes(&entry);
                 let first = pages.is_empty() && entries.is_empty();
                 if bytes > ANSWER_BYTES_MAX && !first {
@@ -208,25 +221,32 @@ impl Reader {
     ) -> Result<Entry, Error> {
         let records = Records::of(&*self.shared.storage);
         let older = generation.older(&head.digest());
-        let current = match records.current(key) {
-            Ok(current) => current.filter(|current| current.head() == *head),
-            Err(Error::Damaged(_)) => None,
-            Err(error) => return Err(error),
-        };
-        let kept = match current {
-            Some(current) => Some(current),
-            None => records.kept(&older)?,
-        };
-        let entry = match kept {
-            Some(kept) if kept.head() == *head => records.whole(kept)?,
-            Some(_) | None => None,
-        };
-        entry.ok_or_else(|| {
-            // It may be the current one that is damaged; if not, it goes away with the tree that holds it.
-            self.shared.suspect(Suspicion::Key(key.clone().into_bytes()));
-            Damaged::new(&older, "is missing: a tree holds it").into()
-        })
+        // Once more when its value went while it was read: it had expired, and its record says so now.
+        for _ in 0..RETRIES {
+            let current = match records.current(key) {
+                Ok(current) => current.filter(|current| current.head() == *head),
+                Err(Error::Damaged(_)) => None,
+                Err(error) => return Err(error),
+            };
+            let kept = match current {
+                Some(current) => Some(current),
+                None => records.kept(&older)?,
+            };
+            let Some(kept) = kept.filter(|kept| kept.head() == *head) else { break };
+            if let Some(entry) = records.whole(kept)? {
+                return Ok(entry);
+            }
+        }
+        // It may be the current one that is damaged; if not, it goes away with the tree that holds it.
+        self.shared.suspect(Suspicion::Key(key.clone().into_bytes()));
+        Err(Damaged::new(&older, "is missing: a tree holds it").into())
     }
+}
+
+/// Whether an entry has lost its value before our own clock lets it: it came so from a node whose clock is
+/// ahead. Who passed it on would seem to lie.
+fn withheld(entry: &Entry, time: WallTime) -> bool {
+    matches!(entry.content, Content::Dropped { .. }) && entry.expires.is_none_or(|expires| time < expires)
 }
 
 fn above(position: &Position) -> Answer {

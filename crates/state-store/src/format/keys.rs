@@ -9,6 +9,7 @@
 //! | `d` node | what was heard of a peer's incarnations |
 //! | `b` key | an entry that was found damaged (broken), until it is repaired or overwritten |
 //! | `r` entry digest, index | a piece of a value, rescued from a broken database, that waits for its entry |
+//! | `t` expiry, key | the current entry of a key, whose value is dropped some time after its expiry |
 //! | `o` generation, entry digest | an older entry that a tree or a pending epoch still needs |
 //! | `p` generation, epoch, key hash | which entry of a key awaits the sealing of an epoch |
 //! | `n` generation, position, epoch | a node of the tree, as it was from this epoch on |
@@ -27,6 +28,7 @@ pub(crate) const HELD: u8 = b'h';
 pub(crate) const HEARD: u8 = b'd';
 pub(crate) const DAMAGED: u8 = b'b';
 pub(crate) const SALVAGED: u8 = b'r';
+pub(crate) const TERM: u8 = b't';
 pub(crate) const OLDER: u8 = b'o';
 pub(crate) const PENDING: u8 = b'p';
 pub(crate) const NODE: u8 = b'n';
@@ -99,6 +101,27 @@ pub(crate) fn held_hlc(key: &[u8]) -> Option<Hlc> {
 /// What was heard of a peer.
 pub(crate) fn heard(node: &NodeId) -> Vec<u8> {
     join(HEARD, &[node.as_bytes()])
+}
+
+/// A current entry whose value will expire.
+pub(crate) fn term(expires: WallTime, key: &Key) -> Vec<u8> {
+    join(TERM, &[&expires.millis().to_be_bytes(), key.as_bytes()])
+}
+
+/// The expiry in the key of such a record.
+pub(crate) fn term_expires(at: &[u8]) -> Option<WallTime> {
+    at.get(1..9).and_then(|bytes| bytes.try_into().ok()).map(|bytes| WallTime(u64::from_be_bytes(bytes)))
+}
+
+/// The entry's key in the key of such a record.
+pub(crate) fn term_key(at: &[u8]) -> Option<Key> {
+    Key::try_from(at.get(9..)?).ok()
+}
+
+/// All such records that expire at `expires` at the latest: `[from, to)`.
+pub(crate) fn terms_until(expires: WallTime) -> (Vec<u8>, Vec<u8>) {
+    let after = join(TERM, &[&expires.millis().saturating_add(1).to_be_bytes()]);
+    (vec![TERM], if expires.millis() == u64::MAX { vec![TERM + 1] } else { after })
 }
 
 /// The peer of such a record.

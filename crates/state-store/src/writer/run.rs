@@ -169,6 +169,7 @@ impl Idle {
         }
         let now = now(&self.clock);
         let halted = self.engine.view().stats.halted;
+        self.engine.doubt_clock(self.published.verdict.borrow().refusal(now.monotonic).is_some());
         let stepped = self.engine.seal_step(now);
         self.tell_findings();
         let more = match stepped {

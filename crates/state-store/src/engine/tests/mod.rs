@@ -1,6 +1,7 @@
 //! Tests of the engine, on the storage in memory unless they are about the disk.
 
 mod damage;
+mod expiring;
 mod fixture;
 mod merging;
 mod properties;

@@ -10,8 +10,9 @@ use lattice_core::tree::{FANOUT, Node, Position, Summary};
 use super::fixture::*;
 use crate::engine::Question;
 
-fn serve(store: &Store, ask: &Ask) -> Answer {
-    let question = Question { asker: node(2), incarnation: Incarnation([2; 16]), ask };
+pub(super) fn serve(store: &Store, ask: &Ask) -> Answer {
+    let question =
+        Question { asker: node(2), incarnation: Incarnation([2; 16]), ask, time: store.now().wall };
     store.engine.reader().serve(question).unwrap()
 }
 
