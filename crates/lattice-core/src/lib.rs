@@ -9,6 +9,7 @@
 //! - [`tree`]: the canonical 16-way Merkle tree over entries, and proofs against its root.
 //! - [`seal`]: a root at the end of an epoch, and how two nodes compare theirs.
 //! - [`signed`]: what nodes sign, and the checks before any of it is believed.
+//! - [`proof`]: what a node hands out to prove what it holds of a key.
 //! - [`exchange`]: what the one who pulls asks, and what the one who serves answers.
 //! - [`liveness`], [`hearing`], [`divergence`], [`failover`], [`backoff`], [`renewal`], [`pull`], [`coordinator`]:
 //!   the machines that decide.
@@ -24,6 +25,7 @@ pub mod failover;
 pub mod hearing;
 pub mod liveness;
 pub mod model;
+pub mod proof;
 pub mod pull;
 pub mod renewal;
 pub mod seal;

@@ -4,11 +4,13 @@
 //! with an error that names the field, and nothing else is believed of it.
 //!
 //! - [`convert`]: `From<&model>` for wire types, `TryFrom<wire>` for the model.
-//! - [`codec`]: bytes: what nodes sign, what they broadcast, and what the store writes to its disk.
+//! - [`codec`]: bytes: what nodes sign, what they broadcast, what the store writes to its disk, and backups.
+//! - [`metadata`]: names of what goes with refusals.
 //! - [`reason`]: why a call failed, where the gRPC code alone does not say.
 
 pub mod codec;
 pub mod convert;
+pub mod metadata;
 pub mod reason;
 
 /// The generated modules, nested like their packages, as the generated code refers to its siblings.

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lattice_core::model::{Entry, Version};
+use lattice_core::model::{Entry, Epoch, KEY_BYTES_MAX, Version};
 use lattice_core::time::WallTime;
 use lattice_proto::convert::{self, InField as _, Invalid};
 use lattice_proto::kv::v1 as wire;
 use lattice_proto::types::v1 as types;
 use lattice_runtime::{Clock, trace};
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::engine::{Condition, MAX_OPERATIONS, Op, Page, Reader, Written};
+use crate::backup::{self, Pieces, Places};
+use crate::engine::{Condition, MAX_OPERATIONS, Op, Page, ProveError, Proved, Reader, Written};
+use crate::watch::{self, Answers, Source};
 use crate::writer::{Writer, now, status};
 
 /// The most bytes of keys and values in one batch.
@@ -23,12 +26,19 @@ const LIMIT: u32 = 100;
 /// The service.
 #[derive(Clone)]
 pub(crate) struct KeyValue {
-    pub(crate) reader: Reader,
-    pub(crate) writer: Writer,
-    pub(crate) clock: Clock,
+    reader: Reader,
+    writer: Writer,
+    clock: Clock,
+    places: Places,
+    stopping: CancellationToken,
 }
 
 impl KeyValue {
+    /// The service over a store; its streams end with `stopping`.
+    pub(crate) fn new(reader: Reader, writer: Writer, clock: Clock, stopping: CancellationToken) -> Self {
+        Self { reader, writer, clock, places: Places::default(), stopping }
+    }
+
     async fn write_one(&self, op: Op) -> Result<Written, Status> {
         let written = self.writer.write(vec![op], trace::current_traceparent()).await;
         // The client named no operations: its own field is what it reads of.
@@ -42,6 +52,9 @@ impl KeyValue {
 
 #[tonic::async_trait]
 impl wire::key_value_server::KeyValue for KeyValue {
+    type WatchStream = Answers;
+    type BackupStream = Pieces;
+
     async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetResponse>, Status> {
         let request = request.into_inner();
         let key = convert::key("key", request.key)?;
@@ -113,6 +126,53 @@ impl wire::key_value_server::KeyValue for KeyValue {
         let versions = written.iter().map(|written| (&written.version).into()).collect();
         Ok(Response::new(wire::BatchResponse { versions }))
     }
+
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let wire::WatchRequest { prefix, since } = request.into_inner();
+        bounded("prefix", &prefix)?;
+        let source = Source {
+            reader: self.reader.clone(),
+            newest: self.writer.published.changes.subscribe(),
+            stopping: self.stopping.clone(),
+        };
+        Ok(Response::new(watch::begin(source, prefix, &since).await?))
+    }
+
+    async fn prove(
+        &self,
+        request: Request<wire::ProveRequest>,
+    ) -> Result<Response<wire::ProveResponse>, Status> {
+        let request = request.into_inner();
+        let key = convert::key("key", request.key)?;
+        let (reader, epoch) = (self.reader.clone(), request.epoch.map(Epoch));
+        let proved = blocking(move || reader.prove(&key, epoch)).await?;
+        let Proved { sealed, unsealed } = proved.map_err(|error| match error {
+            ProveError::NoSeal => Status::unavailable(error.to_string()),
+            ProveError::NotKept { .. } => Status::out_of_range(error.to_string()),
+            ProveError::Store(error) => status(&error),
+        })?;
+        let unsealed = unsealed
+            .map(|(version, epoch)| wire::Unsealed { version: Some((&version).into()), epoch: epoch.0 });
+        Ok(Response::new(wire::ProveResponse { unsealed, ..(&sealed).into() }))
+    }
+
+    async fn backup(&self, _: Request<wire::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let time = now(&self.clock).wall;
+        let pieces = backup::backup(self.reader.clone(), time, &self.places, self.stopping.clone())?;
+        Ok(Response::new(pieces))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<wire::RestoreRequest>>,
+    ) -> Result<Response<wire::RestoreResponse>, Status> {
+        let cluster = &self.reader.settings().cluster;
+        let restored = backup::restore(&self.writer, cluster, &self.places, request.into_inner()).await?;
+        Ok(Response::new(restored))
+    }
 }
 
 /// Runs what reads the disk for long where it holds up nobody.
@@ -165,11 +225,15 @@ fn condition(condition: Option<wire::Condition>) -> Result<Option<Condition>, In
     }
 }
 
+/// A part of a key.
+fn bounded(field: &str, bytes: &Bytes) -> Result<(), Invalid> {
+    match bytes.len() {
+        0..=KEY_BYTES_MAX => Ok(()),
+        length => Err(Invalid::new(field, format!("takes at most {KEY_BYTES_MAX} bytes, got {length}"))),
+    }
+}
+
 fn page(request: wire::ListRequest) -> Result<Page, Invalid> {
-    let bounded = |field: &str, bytes: &Bytes| match bytes.len() {
-        0..=lattice_core::model::KEY_BYTES_MAX => Ok(()),
-        length => Err(Invalid::new(field, format!("takes at most 1024 bytes, got {length}"))),
-    };
     bounded("prefix", &request.prefix)?;
     bounded("start", &request.start)?;
     bounded("cursor", &request.cursor)?;

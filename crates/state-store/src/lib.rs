@@ -8,8 +8,9 @@
 //! - [`verdict`]: what peers say of this node's clock.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
 //! - `checking`: the walk over everything, in the background.
-//! - [`service`], with `kv` and `state`: the gRPC services, from start to end.
+//! - [`service`], with `kv`, `watch`, `backup` and `state`: the gRPC services, from start to end.
 
+mod backup;
 pub mod challenges;
 mod checking;
 pub mod engine;
@@ -23,6 +24,7 @@ pub mod service;
 mod state;
 pub mod storage;
 pub mod verdict;
+mod watch;
 mod writer;
 
 pub use engine::{Engine, Now, Reader, Settings};

@@ -153,8 +153,7 @@ impl Service {
         };
         let bytes_per_s = config.store.check_bytes_per_s;
         let check = Check { clock: runtime.clock.clone(), metrics, bytes_per_s };
-        let key_value =
-            KeyValue { reader: reader.clone(), writer: writer.clone(), clock: runtime.clock.clone() };
+        let key_value = KeyValue::new(reader.clone(), writer.clone(), runtime.clock.clone(), tasks.token());
         let (health, health_service) = grpc::health();
         for name in NAMES {
             health.set_service_status(name, ServingStatus::Serving).await;

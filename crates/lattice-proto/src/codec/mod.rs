@@ -7,9 +7,11 @@
 //! - [`announcement`], [`seal`]: signed statements without a receiver.
 //! - [`envelope`]: signed requests and responses; [`check`]: all that is asked of one before it is believed.
 //! - [`delta`]: a batch of a node's own writes, signed by gossip itself.
+//! - [`backup`]: files of entries, to be kept elsewhere.
 //! - [`record`]: the messages of `types.v1` as bytes, for the disk and for bodies of HTTP and libp2p.
 
 pub mod announcement;
+pub mod backup;
 pub mod check;
 pub mod delta;
 pub mod envelope;
@@ -19,6 +21,10 @@ pub mod seal;
 mod shape;
 
 pub use announcement::{ANNOUNCEMENT_BYTES_MAX, decode_announcement, open_announcement, sign_announcement};
+pub use backup::{
+    BACKUP_CHUNK_BYTES, BACKUP_CHUNK_ENTRIES, BackupError, BackupHeader, BackupItem, BackupReader,
+    BackupWriter,
+};
 pub use check::{Refused, RequestChecks, ResponseChecks, ResponseError, open_request, open_response};
 pub use delta::{
     DELTA_BYTES_MAX, DELTA_BYTES_TARGET, DELTA_ENTRIES_MAX, Delta, DeltaError, decode_delta, encode_delta,

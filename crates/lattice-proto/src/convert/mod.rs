@@ -8,6 +8,7 @@
 mod error;
 mod field;
 mod peer;
+mod proof;
 mod reply;
 mod request;
 mod store;

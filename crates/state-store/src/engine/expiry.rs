@@ -125,6 +125,7 @@ impl Engine {
         }
         put_entry(&mut group.batch, keys::current(&entry.key), entry);
         note_term(&mut group.batch, entry);
+        group.changed(entry);
         true
     }
 }

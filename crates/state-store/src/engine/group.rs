@@ -21,6 +21,8 @@ pub struct Group {
     pub(super) held: Held,
     /// Keys noted as damaged.
     pub(super) damaged: u64,
+    /// What reads will see of it, in order.
+    pub(super) changed: Vec<Entry>,
     pub(super) committed: Committed,
 }
 
@@ -99,6 +101,7 @@ impl Engine {
             clock: self.clock.clone(),
             held: self.held,
             damaged: self.damaged,
+            changed: Vec::new(),
             committed: Committed::default(),
         })
     }
@@ -111,6 +114,7 @@ impl Engine {
         if group.batch.is_empty() {
             return Ok(group.committed);
         }
+        self.note_changes(&mut group)?;
         group.state.commit += 1;
         group.state.clock = group.clock.last().0;
         super::open::put(&mut group.batch, "state", &group.state);
@@ -119,6 +123,7 @@ impl Engine {
         self.clock = group.clock;
         self.held = group.held;
         self.damaged = group.damaged;
+        self.tell_changes(&group.changed);
         self.publish_stats();
         Ok(group.committed)
     }

@@ -25,6 +25,8 @@ pub enum Origin {
     Repair,
     /// Found in the files of a database that was set aside.
     Salvage,
+    /// From a backup.
+    Restore,
 }
 
 /// What became of merged entries.
@@ -197,6 +199,7 @@ impl Engine {
         }
         put_entry(&mut group.batch, keys::current(&entry.key), entry);
         note_term(&mut group.batch, entry);
+        group.changed(entry);
         self.put_pending(group, epoch, &entry.key, &head, more);
         Ok(())
     }

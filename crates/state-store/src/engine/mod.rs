@@ -12,23 +12,27 @@
 //! What the tree no longer needs goes to a garbage list, and is deleted once no retained seal reaches it.
 //!
 //! - `write`, `merge`: what clients write, what peers bring; `held`: what is ahead of time; `group`: commits.
+//! - `changes`: the order of commits, for those who watch.
 //! - `expiry`: gives back the space of values that expired.
 //! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
-//! - `read`, `serve`, `sealed`: the readers; `shared`: what they share with the writer.
+//! - `read`, `serve`, `prove`, `sealed`, `export`: the readers; `shared`: what they share with the writer.
 //! - `damage`, `repair`, `check`, `salvage`: what on the disk is not as it was written, and what becomes of it.
 //! - `records`, `tree`: the disk by meaning.
 
+mod changes;
 mod check;
 mod chunk;
 mod clock;
 mod damage;
 mod expiry;
+mod export;
 mod garbage;
 mod group;
 mod heard;
 mod held;
 mod merge;
 mod open;
+mod prove;
 mod read;
 mod rebuild;
 mod records;
@@ -56,11 +60,13 @@ use crate::format::keys::Generation;
 use crate::format::record;
 use crate::storage;
 
+pub use changes::{Change, Changes, ChangesError, NOTED_BYTES, NOTED_CHANGES, Watching};
 pub use check::{Check, Read};
 pub use damage::{DAMAGED_MAX, DamagedEntry, Finding, FindingKind};
 pub use group::{Committed, Group, Savepoint};
 pub use merge::{Merged, Origin};
 pub use open::OpenError;
+pub use prove::{ProveError, Proved};
 pub use read::{Comparison, Listed, OwnNodes, Page};
 pub(crate) use salvage::{Lost, stored};
 pub use sealed::SealedEntries;

@@ -134,7 +134,7 @@ impl Engine {
             clock: Clock::new(settings.max_clock_drift, Hlc(state.clock)),
             seal_clock,
             settle: Settle::new(settings.settle, settings.settle_max),
-            shared: Arc::new(Shared::new(Box::new(storage), settings, key, heard)),
+            shared: Arc::new(Shared::new(Box::new(storage), settings, key, heard, state.change)),
             state,
             incarnation,
             generation,

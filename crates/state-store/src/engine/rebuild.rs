@@ -58,6 +58,9 @@ impl Engine {
             open_epoch: next_epoch,
             clock: high.0,
             commit: self.state.commit,
+            change: self.state.change,
+            change_from: self.state.change_from,
+            change_bytes: self.state.change_bytes,
             ..record::State::default()
         };
         let before = (self.incarnation, self.generation);

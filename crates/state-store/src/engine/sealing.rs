@@ -354,6 +354,7 @@ impl Engine {
             damaged: self.damaged,
             damage_overflow: self.overflow,
             recovering: self.recovering.is_some(),
+            change: self.state.change,
         }
     }
 

@@ -12,6 +12,7 @@ use lattice_core::time::Monotonic;
 use lattice_proto::codec::sign_seal;
 use lattice_proto::convert::Seals;
 
+use super::changes::Recent;
 use super::damage::{SUSPICIONS_MAX, Suspicion, Suspicions, suspicion_of};
 use super::heard::HeardMap;
 use super::{Error, SealedRun, Settings};
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     suspicions: Mutex<Suspicions>,
     view: RwLock<Arc<View>>,
     pins_made: AtomicU64,
+    recent: Mutex<Recent>,
 }
 
 /// A tree that a long read stands on.
@@ -83,6 +85,8 @@ pub struct Stats {
     pub damage_overflow: bool,
     /// The store lost entries, and does not know which.
     pub recovering: bool,
+    /// The number of the last change of what reads see.
+    pub change: u64,
 }
 
 /// Reads the store, as many at a time as like, and never waits for a commit. Cheap to clone.
@@ -108,6 +112,7 @@ impl Shared {
         settings: Settings,
         key: SigningKey,
         heard: HeardMap,
+        last_change: u64,
     ) -> Self {
         let node = NodeId(key.verifying_key().to_bytes());
         let nothing = View {
@@ -130,6 +135,7 @@ impl Shared {
             suspicions: Mutex::new(Suspicions::new()),
             view: RwLock::new(Arc::new(nothing)),
             pins_made: AtomicU64::new(0),
+            recent: Mutex::new(Recent::after(last_change)),
         }
     }
 
@@ -168,6 +174,10 @@ impl Shared {
 
     pub(super) fn heard(&self) -> MutexGuard<'_, HeardMap> {
         lock(&self.heard)
+    }
+
+    pub(super) fn recent(&self) -> MutexGuard<'_, Recent> {
+        lock(&self.recent)
     }
 
     /// The oldest epoch whose tree a long read stands on.

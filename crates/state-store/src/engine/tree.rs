@@ -77,6 +77,25 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// The nodes on the way to a key, its bucket last (an empty one where nothing hangs), and what the tree holds
+    /// of it.
+    pub(crate) fn path(&self, hash: &KeyHash) -> Result<(Vec<Node>, Option<(Key, EntryHead)>), Error> {
+        let mut path: Vec<Node> = Vec::new();
+        loop {
+            let above = match path.last() {
+                Some(Node::Inner(children)) => Some(&**children),
+                Some(Node::Bucket(_)) | None => None,
+            };
+            let node = self.at(&Position::towards(hash, path.len()), above)?;
+            let found = node.find(hash).map(|(key, head)| (key.clone(), *head));
+            let ends = matches!(node.node, Node::Bucket(_)) || path.len() == Position::DEPTH_MAX;
+            path.push(node.node);
+            if ends {
+                return Ok((path, found));
+            }
+        }
+    }
+
     /// What the tree holds of a key.
     pub(crate) fn find(&self, hash: &KeyHash) -> Result<Option<(Key, EntryHead)>, Error> {
         let mut above: Option<Box<[Summary; FANOUT]>> = None;

@@ -67,6 +67,8 @@ pub enum WriteError {
         index: usize,
         /// What is there instead.
         problem: String,
+        /// The version that the key reads with.
+        current: Option<Version>,
     },
     /// Too many operations, or none.
     #[error("operations: takes 1 to {MAX_OPERATIONS}, got {count}")]
@@ -179,9 +181,12 @@ impl Engine {
                     self.judgeable(key, &place.before)
                         .map_err(|source| WriteError::Unknown { index, source })?;
                 }
-                condition
-                    .judge(version.filter(|_| visible))
-                    .map_err(|problem| WriteError::Condition { index, problem })?;
+                let current = version.filter(|_| visible);
+                condition.judge(current).map_err(|problem| WriteError::Condition {
+                    index,
+                    problem,
+                    current,
+                })?;
             }
             let hlc = clock.stamp(now.wall, version.map(|version| version.hlc));
             let entry = entry_of(op, Version { hlc, writer: self.shared.node }, now.wall)

@@ -9,6 +9,7 @@
 //! | `d` node | what was heard of a peer's incarnations |
 //! | `b` key | an entry that was found damaged (broken), until it is repaired or overwritten |
 //! | `r` entry digest, index | a piece of a value, rescued from a broken database, that waits for its entry |
+//! | `l` number | changes of current entries, in the order of their commits, from this number on |
 //! | `t` expiry, key | the current entry of a key, whose value is dropped some time after its expiry |
 //! | `o` generation, entry digest | an older entry that a tree or a pending epoch still needs |
 //! | `p` generation, epoch, key hash | which entry of a key awaits the sealing of an epoch |
@@ -29,6 +30,7 @@ pub(crate) const HEARD: u8 = b'd';
 pub(crate) const DAMAGED: u8 = b'b';
 pub(crate) const SALVAGED: u8 = b'r';
 pub(crate) const TERM: u8 = b't';
+pub(crate) const CHANGE: u8 = b'l';
 pub(crate) const OLDER: u8 = b'o';
 pub(crate) const PENDING: u8 = b'p';
 pub(crate) const NODE: u8 = b'n';
@@ -101,6 +103,16 @@ pub(crate) fn held_hlc(key: &[u8]) -> Option<Hlc> {
 /// What was heard of a peer.
 pub(crate) fn heard(node: &NodeId) -> Vec<u8> {
     join(HEARD, &[node.as_bytes()])
+}
+
+/// Changes from this number on.
+pub(crate) fn change(sequence: u64) -> Vec<u8> {
+    join(CHANGE, &[&sequence.to_be_bytes()])
+}
+
+/// The number in the key of such a record.
+pub(crate) fn change_sequence(at: &[u8]) -> Option<u64> {
+    at.get(1..9).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
 }
 
 /// A current entry whose value will expire.

@@ -60,6 +60,32 @@ pub(crate) struct State {
     /// sealed.
     #[prost(uint64, tag = "8")]
     pub open_epoch: u64,
+    /// The number of the last change of a current entry.
+    #[prost(uint64, tag = "9")]
+    pub change: u64,
+    /// The number of the first change that is noted still; 0 when none was ever forgotten.
+    #[prost(uint64, tag = "10")]
+    pub change_from: u64,
+    /// Bytes of all notes of changes.
+    #[prost(uint64, tag = "11")]
+    pub change_bytes: u64,
+}
+
+/// `l`: changes of current entries, one number after the other.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Changes {
+    #[prost(message, repeated, tag = "1")]
+    pub changes: Vec<Change>,
+}
+
+/// A change of a current entry.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Change {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// The first 8 bytes of the entry's digest.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub head: Bytes,
 }
 
 /// `m sequence`: the first announcement sequence that was never handed out.

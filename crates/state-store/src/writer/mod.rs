@@ -127,6 +127,8 @@ pub(crate) struct Published {
     /// The seals, after every change.
     pub(crate) seals: watch::Sender<Seals>,
     pub(crate) local: broadcast::Sender<Arc<LocalWrites>>,
+    /// The number of the last change of what reads see, after every commit.
+    pub(crate) changes: watch::Sender<u64>,
     /// What was found damaged.
     pub(crate) checking: Checking,
     /// Whether the store takes writes.
@@ -175,6 +177,7 @@ pub(crate) fn writer(engine: Engine, space: Space, clock: Clock, metrics: Metric
     let published = Published {
         seals: watch::Sender::new(engine.reader().seals()),
         local: broadcast::Sender::new(LOCAL_MESSAGES),
+        changes: watch::Sender::new(engine.view().stats.change),
         checking: Checking::new(),
         writable: watch::Sender::new(Writable::Yes),
         verdict: watch::Sender::new(Verdict::right()),

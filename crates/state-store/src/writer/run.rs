@@ -6,9 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lattice_core::model::Entry;
+use lattice_proto::metadata;
 use lattice_runtime::Clock;
 use tokio::sync::oneshot;
-use tonic::Status;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
 
 use super::space::Room;
 use super::{Command, LocalWrites, Published, Queued, Reply, Space, Writable, now, status};
@@ -41,7 +43,13 @@ pub(crate) struct Idle {
 
 fn write_status(error: &WriteError) -> Status {
     match error {
-        WriteError::Condition { .. } => Status::failed_precondition(error.to_string()),
+        WriteError::Condition { current, .. } => {
+            let mut also = MetadataMap::new();
+            if let Some(Ok(version)) = current.map(|version| MetadataValue::try_from(version.to_string())) {
+                also.insert(metadata::VERSION, version);
+            }
+            Status::with_metadata(Code::FailedPrecondition, error.to_string(), also)
+        }
         WriteError::Count { .. } | WriteError::Value { .. } => Status::invalid_argument(error.to_string()),
         WriteError::Unknown { source, .. } => {
             let status = status(source);
@@ -308,7 +316,9 @@ impl Idle {
             tracing::error!(conflicts, "equal versions with different content: is a disk or a key cloned?");
         }
         self.engine.note_lateness(&late, now(&self.clock));
-        self.metrics.stats(&self.engine.view().stats);
+        let stats = self.engine.view().stats;
+        self.metrics.stats(&stats);
+        self.published.changes.send_replace(stats.change);
         self.tell_local(local, &traceparent);
     }
 
@@ -421,7 +431,9 @@ impl Idle {
     }
 
     fn publish(&self) {
-        self.metrics.stats(&self.engine.view().stats);
+        let stats = self.engine.view().stats;
+        self.metrics.stats(&stats);
+        self.published.changes.send_replace(stats.change);
         let seals = self.engine.reader().seals();
         self.published.seals.send_if_modified(|published| {
             let changed = *published != seals;

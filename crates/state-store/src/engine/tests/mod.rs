@@ -5,6 +5,8 @@ mod expiring;
 mod fixture;
 mod merging;
 mod properties;
+mod proving;
 mod reading;
 mod sealing;
 mod serving;
+mod watching;
