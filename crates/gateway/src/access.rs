@@ -52,11 +52,17 @@ pub(crate) const OTHER: &str = "other";
 
 pub(crate) const KV: &str = "/v1/kv/{key}";
 const KV_PREFIX: &str = "/v1/kv/";
+pub(crate) const PROOF: &str = "/v1/proof/{key}";
+const PROOF_PREFIX: &str = "/v1/proof/";
+pub(crate) const RESTORE: &str = "/v1/restore";
 const TRUST_KEY: &str = "/api/lattice/trust/{key}";
 const TRUST_PREFIX: &str = "/api/lattice/trust/";
 pub(crate) const EXCHANGE: &str = "/sync/v1/exchange";
-/// The one that streams: calls of the others get a deadline.
-pub(crate) const WATCH_EVENTS: &str = "/lattice.coordinator.v1.SyncCoordinator/WatchEvents";
+/// What streams: calls of the others get a deadline.
+const WATCH: &str = "/lattice.kv.v1.KeyValue/Watch";
+const BACKUP: &str = "/lattice.kv.v1.KeyValue/Backup";
+const RESTORE_RPC: &str = "/lattice.kv.v1.KeyValue/Restore";
+const WATCH_EVENTS: &str = "/lattice.coordinator.v1.SyncCoordinator/WatchEvents";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
@@ -77,6 +83,10 @@ pub(crate) const ROWS: &[Row] = &[
     row("DELETE", KV, WRITE, 200),
     row("GET", "/v1/kv", READ, 200),
     row("POST", "/v1/batch", WRITE, 200),
+    row("GET", "/v1/watch", READ, 200),
+    row("GET", PROOF, READ, 200),
+    row("GET", "/v1/backup", READ, 200),
+    row("POST", RESTORE, ADMIN, 200),
     row("GET", "/api/lattice/state", OPEN, 200),
     row("GET", "/api/lattice/state/full", READ, 200),
     row("GET", "/api/lattice/nodes", READ, 200),
@@ -98,6 +108,10 @@ pub(crate) const ROWS: &[Row] = &[
     row("POST", "/lattice.kv.v1.KeyValue/Delete", WRITE, 200),
     row("POST", "/lattice.kv.v1.KeyValue/List", READ, 200),
     row("POST", "/lattice.kv.v1.KeyValue/Batch", WRITE, 200),
+    row("POST", WATCH, READ, 200),
+    row("POST", "/lattice.kv.v1.KeyValue/Prove", READ, 200),
+    row("POST", BACKUP, READ, 200),
+    row("POST", RESTORE_RPC, ADMIN, 200),
     row("POST", "/lattice.coordinator.v1.SyncCoordinator/Status", READ, 200),
     row("POST", "/lattice.coordinator.v1.SyncCoordinator/State", OPEN, 200),
     row("POST", WATCH_EVENTS, READ, 200),
@@ -119,6 +133,9 @@ const fn row(method: &'static str, route: &'static str, access: Access, success:
 pub(crate) fn route_of(path: &str) -> &'static str {
     if path.starts_with(KV_PREFIX) {
         return KV;
+    }
+    if path.starts_with(PROOF_PREFIX) {
+        return PROOF;
     }
     if path.strip_prefix(TRUST_PREFIX).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
         return TRUST_KEY;
@@ -153,7 +170,12 @@ pub(crate) fn access(method: &Method, route: &str) -> Option<Access> {
 
 /// Whether a call of this gRPC method may last as long as its caller likes.
 pub(crate) fn streams(route: &str) -> bool {
-    matches!(route, WATCH_EVENTS | HEALTH_WATCH | REFLECTION)
+    matches!(route, WATCH | BACKUP | RESTORE_RPC | WATCH_EVENTS | HEALTH_WATCH | REFLECTION)
+}
+
+/// Whether a request over HTTP may send its body for as long as it goes on sending.
+pub(crate) fn uploads(route: &str) -> bool {
+    route == RESTORE
 }
 
 /// A method as a metric label: a closed set.
@@ -177,7 +199,9 @@ mod tests {
             ("/v1/kv/a", KV),
             ("/v1/kv/a/b//c", KV),
             ("/v1/kva", OTHER),
-            ("/v1/watch", OTHER),
+            ("/v1/watch", "/v1/watch"),
+            ("/v1/proof/a/b", PROOF),
+            ("/v1/proof", OTHER),
             ("/api/lattice/trust", "/api/lattice/trust"),
             ("/api/lattice/trust/ab", TRUST_KEY),
             ("/api/lattice/trust/", OTHER),

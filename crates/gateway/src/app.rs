@@ -104,6 +104,13 @@ impl App {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// The public half of the store, for streams.
+    pub(crate) fn kv_streams(&self) -> KeyValueClient<Channel> {
+        KeyValueClient::new(self.channels.store.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
     /// The store, for calls with one answer.
     pub(crate) fn store(&self) -> StateStoreClient<Channel> {
         StateStoreClient::new(self.channels.store.deadline(CALL_MAX))

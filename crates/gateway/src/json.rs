@@ -41,6 +41,29 @@ pub(crate) struct Entry {
     pub(crate) expires: Option<String>,
 }
 
+/// A change.
+#[derive(Debug, Serialize)]
+pub(crate) struct Change {
+    pub(crate) key: String,
+    /// `put`, `delete`, or `expire`: an entry came whose value had gone already.
+    pub(crate) op: &'static str,
+    pub(crate) value: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) expires: Option<String>,
+}
+
+/// The answer to a restore.
+#[derive(Debug, Serialize)]
+pub(crate) struct Restored {
+    pub(crate) success: bool,
+    pub(crate) cluster: String,
+    pub(crate) entries: u64,
+    pub(crate) merged: u64,
+    pub(crate) known: u64,
+    pub(crate) held: u64,
+    pub(crate) dropped: u64,
+}
+
 /// The answer to a batch.
 #[derive(Debug, Serialize)]
 pub(crate) struct Batched {

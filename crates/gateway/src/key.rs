@@ -10,6 +10,7 @@ use lattice_core::model::{InvalidKey, Key};
 use crate::problem::{Kind, Problem};
 
 const PREFIX: &str = "/v1/kv/";
+const PROOF_PREFIX: &str = "/v1/proof/";
 
 /// The text is not percent-encoded UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +25,16 @@ pub(crate) enum Malformed {
 
 /// The key in the path of a request.
 pub(crate) fn of_path(uri: &Uri) -> Result<Key, Problem> {
-    let encoded = uri.path().strip_prefix(PREFIX).unwrap_or_default();
+    after(PREFIX, uri)
+}
+
+/// The key in the path of a request for a proof.
+pub(crate) fn of_proof(uri: &Uri) -> Result<Key, Problem> {
+    after(PROOF_PREFIX, uri)
+}
+
+fn after(prefix: &str, uri: &Uri) -> Result<Key, Problem> {
+    let encoded = uri.path().strip_prefix(prefix).unwrap_or_default();
     let text = decode(encoded, false).map_err(|error| refused(format!("the key {error}")))?;
     parse(text).map_err(|error| refused(error.to_string()))
 }

@@ -25,6 +25,7 @@ mod json;
 mod key;
 mod observe;
 pub mod problem;
+mod proof;
 mod query;
 mod ready;
 mod routes;
@@ -32,4 +33,5 @@ mod rpc;
 mod server;
 mod service;
 
+pub use proof::document as proof_document;
 pub use service::{Channels, Error, Service};

@@ -15,6 +15,7 @@
 //! | `/problems/route-not-found` | 404 | no such route |
 //! | `/problems/method-not-allowed` | 405 | the route has other methods |
 //! | `/problems/conflict` | 409 | the state of the node does not allow it |
+//! | `/problems/gone` | 410 | what was asked for is not kept any more; `since` says where a watch can begin |
 //! | `/problems/condition-failed` | 412 | `If-Match` or `If-None-Match` does not hold on this node |
 //! | `/problems/too-large` | 413 | the body, or what it holds, is too large |
 //! | `/problems/media-type` | 415 | the body has another content type |
@@ -30,7 +31,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use lattice_proto::reason;
+use lattice_proto::{metadata, reason};
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
@@ -103,6 +104,8 @@ kinds! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed";
     /// The state of the node does not allow it.
     Conflict = "conflict", CONFLICT, "Not possible in this state";
+    /// What was asked for is not kept any more.
+    Gone = "gone", GONE, "Not kept any more";
     /// `If-Match` or `If-None-Match` does not hold on this node.
     ConditionFailed = "condition-failed", PRECONDITION_FAILED, "Condition does not hold";
     /// The body, or what it holds, is too large.
@@ -134,6 +137,7 @@ pub struct Problem {
     detail: String,
     members: Map<String, Value>,
     challenge: Option<&'static str>,
+    etag: Option<HeaderValue>,
 }
 
 /// Whom a failed call was for.
@@ -181,11 +185,21 @@ impl Sibling {
             _ if status.message().is_empty() => kind.title().to_owned(),
             _ => status.message().to_owned(),
         };
-        Problem::new(kind, detail)
+        let told = |name| status.metadata().get(name).and_then(|value| value.to_str().ok());
+        let mut problem = Problem::new(kind, detail);
+        if let Some(version) = told(metadata::VERSION) {
+            problem.etag = HeaderValue::try_from(format!("\"{version}\"")).ok();
+            problem = problem.with("version", version);
+        }
+        match told(metadata::WATCH_SINCE) {
+            Some(since) => problem.with("since", since),
+            None => problem,
+        }
     }
 
     fn kind(self, code: Code) -> Kind {
         match (code, self) {
+            (Code::OutOfRange, Self::KeyValue) => Kind::Gone,
             (Code::InvalidArgument | Code::OutOfRange, _) => Kind::RequestRefused,
             (Code::NotFound, Self::KeyValue) => Kind::KeyNotFound,
             (Code::NotFound, _) => Kind::NotFound,
@@ -206,7 +220,7 @@ impl Sibling {
 impl Problem {
     /// A refusal whose `detail` names the field and what would be right.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), members: Map::new(), challenge: None }
+        Self { kind, detail: detail.into(), members: Map::new(), challenge: None, etag: None }
     }
 
     /// The same with an extension member.
@@ -248,6 +262,9 @@ impl IntoResponse for Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
         }
+        if let Some(etag) = self.etag {
+            headers.insert(header::ETAG, etag);
+        }
         if let Some(challenge) = self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
@@ -284,6 +301,7 @@ mod tests {
         for (code, sibling, kind) in [
             (Code::InvalidArgument, Sibling::KeyValue, Kind::RequestRefused),
             (Code::NotFound, Sibling::KeyValue, Kind::KeyNotFound),
+            (Code::OutOfRange, Sibling::KeyValue, Kind::Gone),
             (Code::NotFound, Sibling::Coordinator, Kind::NotFound),
             (Code::FailedPrecondition, Sibling::KeyValue, Kind::ConditionFailed),
             (Code::FailedPrecondition, Sibling::Coordinator, Kind::Conflict),

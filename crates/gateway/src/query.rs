@@ -78,6 +78,23 @@ impl Query {
         cursor.map(Bytes::from).map_err(|_| refused("cursor", "must be the next of the page before"))
     }
 
+    /// A whole number.
+    pub(crate) fn number(&self, name: &'static str) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        number.map(Some).ok_or_else(|| refused(name, "must be a whole number"))
+    }
+
+    /// `true` or `false`; false when it is not given.
+    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(refused(name, "must be true or false")),
+        }
+    }
+
     /// A node by its key.
     pub(crate) fn node(&self, name: &'static str) -> Result<Option<NodeId>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };

@@ -69,20 +69,49 @@ pub(crate) async fn stop_watches(reporter: &mut HealthReporter) {
 #[derive(Clone)]
 struct Passed(Arc<App>);
 
-/// An event stream being passed on.
-struct Watch {
-    source: Streaming<coordinator::Event>,
+/// A stream of answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A stream being passed on.
+struct Passing<T> {
+    source: Streaming<T>,
     stopping: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
-impl Watch {
+impl<T: Send + 'static> Passing<T> {
     /// Clients resume by themselves; they are told why they have to.
-    async fn next(&mut self) -> Option<Result<coordinator::Event, Status>> {
+    async fn next(&mut self) -> Option<Result<T, Status>> {
         tokio::select! {
-            event = self.source.message() => event.transpose(),
+            answer = self.source.message() => answer.transpose(),
             () = self.stopping.cancelled() => Some(Err(Status::unavailable("the gateway is stopping"))),
         }
+    }
+
+    fn answers(self) -> Answers<T> {
+        Box::pin(stream::unfold(Some(self), |passing| async {
+            let mut passing = passing?;
+            let answer = passing.next().await?;
+            // After an error nothing follows.
+            let passing = answer.is_ok().then_some(passing);
+            Some((answer, passing))
+        }))
+    }
+}
+
+impl Passed {
+    /// A place for a stream, before its source is asked.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.0.admit_stream().map_err(|problem| Status::resource_exhausted(problem.detail()))
+    }
+
+    fn pass<T: Send + 'static>(
+        &self,
+        source: Response<Streaming<T>>,
+        place: OwnedSemaphorePermit,
+    ) -> Response<Answers<T>> {
+        let source = source.into_inner();
+        Response::new(Passing { source, stopping: self.0.stopping.clone(), _place: place }.answers())
     }
 }
 
@@ -96,6 +125,20 @@ fn forward<T>(request: Request<T>) -> Request<T> {
     forwarded
 }
 
+/// What a client sends, passed on. When it breaks off, so does this: the store then finds the end missing.
+fn sent_on<T: Send + 'static>(
+    sent: Streaming<T>,
+    stopping: CancellationToken,
+) -> impl Stream<Item = T> + Send + 'static {
+    stream::unfold((sent, stopping), |(mut sent, stopping)| async move {
+        let message = tokio::select! {
+            message = sent.message() => message.ok().flatten()?,
+            () = stopping.cancelled() => return None,
+        };
+        Some((message, (sent, stopping)))
+    })
+}
+
 /// A key that REST could name, too.
 fn checked(field: &str, key: &Bytes) -> Result<(), Status> {
     let refused = |why: &dyn std::fmt::Display| Status::invalid_argument(format!("{field}: {why}"));
@@ -106,6 +149,9 @@ fn checked(field: &str, key: &Bytes) -> Result<(), Status> {
 
 #[tonic::async_trait]
 impl KeyValue for Passed {
+    type WatchStream = Answers<kv::WatchResponse>;
+    type BackupStream = Answers<kv::BackupResponse>;
+
     async fn get(&self, request: Request<kv::GetRequest>) -> Result<Response<kv::GetResponse>, Status> {
         checked("key", &request.get_ref().key)?;
         self.0.kv().get(forward(request)).await
@@ -140,11 +186,41 @@ impl KeyValue for Passed {
         }
         self.0.kv().batch(forward(request)).await
     }
+
+    async fn watch(&self, request: Request<kv::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let place = self.place()?;
+        let source = self.0.kv_streams().watch(forward(request)).await?;
+        Ok(self.pass(source, place))
+    }
+
+    async fn prove(&self, request: Request<kv::ProveRequest>) -> Result<Response<kv::ProveResponse>, Status> {
+        checked("key", &request.get_ref().key)?;
+        self.0.kv().prove(forward(request)).await
+    }
+
+    async fn backup(
+        &self,
+        request: Request<kv::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let place = self.place()?;
+        let source = self.0.kv_streams().backup(forward(request)).await?;
+        Ok(self.pass(source, place))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<kv::RestoreRequest>>,
+    ) -> Result<Response<kv::RestoreResponse>, Status> {
+        let _place = self.place()?;
+        let stopping = self.0.stopping.clone();
+        let request = forward(request).map(|sent| sent_on(sent, stopping));
+        self.0.kv_streams().restore(request).await
+    }
 }
 
 #[tonic::async_trait]
 impl SyncCoordinator for Passed {
-    type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<coordinator::Event, Status>> + Send>>;
+    type WatchEventsStream = Answers<coordinator::Event>;
 
     async fn status(
         &self,
@@ -164,17 +240,9 @@ impl SyncCoordinator for Passed {
         &self,
         request: Request<coordinator::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let place = self.0.admit_stream().map_err(|problem| Status::resource_exhausted(problem.detail()))?;
-        let source = self.0.coordinator_streams().watch_events(forward(request)).await?.into_inner();
-        let watch = Watch { source, stopping: self.0.stopping.clone(), _place: place };
-        let events = stream::unfold(Some(watch), |watch| async {
-            let mut watch = watch?;
-            let event = watch.next().await?;
-            // After an error nothing follows.
-            let watch = event.is_ok().then_some(watch);
-            Some((event, watch))
-        });
-        Ok(Response::new(Box::pin(events)))
+        let place = self.place()?;
+        let source = self.0.coordinator_streams().watch_events(forward(request)).await?;
+        Ok(self.pass(source, place))
     }
 
     async fn switch_mode(

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use lattice_core::model::NodeId;
 use lattice_runtime::config::ConfigArgs;
 
-use crate::cli::{Connection, Failure, Format, Output, cluster, finish, keygen, kv};
+use crate::cli::{Connection, Failure, Format, Output, cluster, files, finish, keygen, kv, proof, watch};
 use crate::{demo, node};
 
 /// A replicated key-value state store that heals itself.
@@ -102,6 +103,51 @@ An existing key is never overwritten: its public half is printed again.")]
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
+    /// Follow changes as the node commits them
+    Watch {
+        /// Only keys that begin so
+        #[arg(default_value = "")]
+        prefix: String,
+        /// Go on after this change: the id that JSON output shows, and a watch that ends
+        #[arg(long)]
+        since: Option<String>,
+    },
+    /// Prove that a key is there, or is not, under a seal that the node signed; prints JSON
+    #[command(after_help = "Examples:
+  lattice proof greeting > greeting.json
+  lattice verify-proof greeting.json --key <the node's public key>")]
+    Proof {
+        /// The key
+        key: String,
+        /// The sealed epoch to prove it at; the newest when left out
+        #[arg(long)]
+        epoch: Option<u64>,
+    },
+    /// Say whether a proof is true; asks no node. Exit status 0 for true, 1 for not
+    VerifyProof {
+        /// The proof, as `lattice proof` or `GET /v1/proof` gave it
+        file: PathBuf,
+        /// The public key of the node that is to have signed it, 64 hex characters
+        #[arg(long, value_name = "HEX")]
+        key: NodeId,
+        /// The cluster that it is to be of; any when left out
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
+    /// Write all entries into a file, to be kept elsewhere
+    Backup {
+        /// The file; it appears when it is whole
+        file: PathBuf,
+    },
+    /// Merge a backup into the node: of each key the newer version wins
+    #[command(after_help = "A restore may be repeated, and one that was cut off is resumed by repeating it.")]
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// Take a file of another cluster, too
+        #[arg(long)]
+        any_cluster: bool,
+    },
     /// What the node is, which path it uses, and how healthy it is
     Status,
     /// The peers, as the node sees them
@@ -148,6 +194,19 @@ pub fn main() -> ExitCode {
         Command::Delete { key } => ask(global, async |node, out| kv::delete(node, out, key).await),
         Command::List { prefix, limit } => {
             ask(global, async move |node, out| kv::list(node, out, prefix, limit).await)
+        }
+        Command::Watch { prefix, since } => {
+            ask(global, async move |node, out| watch::watch(node, out, prefix, since).await)
+        }
+        Command::Proof { key, epoch } => {
+            ask(global, async move |node, out| proof::proof(node, out, key, epoch).await)
+        }
+        Command::VerifyProof { file, key, cluster } => {
+            finish(proof::verify(Output::new(global.output), &file, &key, cluster.as_deref()))
+        }
+        Command::Backup { file } => ask(global, async move |node, out| files::backup(node, out, &file).await),
+        Command::Restore { file, any_cluster } => {
+            ask(global, async move |node, out| files::restore(node, out, &file, any_cluster).await)
         }
         Command::Status => ask(global, async |node, out| cluster::status(node, out).await),
         Command::Peers => ask(global, async |node, out| cluster::peers(node, out).await),

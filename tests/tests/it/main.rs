@@ -6,6 +6,7 @@ mod command_line;
 mod documents;
 mod health_under_load;
 mod http_path;
+mod keeping;
 mod p2p_path;
 mod services;
 mod simulation;

@@ -3,10 +3,12 @@
 mod control;
 mod events;
 mod exchange;
+mod files;
 mod full;
 mod kv;
 mod lattice;
 mod ops;
+mod watch;
 
 use std::sync::Arc;
 
@@ -29,6 +31,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         // No key at all, which the handlers refuse like any other bad key.
         .route("/v1/kv/", key)
         .route("/v1/batch", post(kv::batch))
+        .route("/v1/watch", get(watch::watch))
+        .route("/v1/proof/{*key}", get(files::proof))
+        .route("/v1/proof/", get(files::proof))
+        .route("/v1/backup", get(files::backup))
+        .route("/v1/restore", post(files::restore))
         .route("/api/lattice/state", get(lattice::state))
         .route("/api/lattice/state/full", get(full::full))
         .route("/api/lattice/nodes", get(lattice::nodes))

@@ -40,6 +40,10 @@ async fn every_route_asks_for_its_role() {
         ("PUT", "/v1/kv/a", WRITE),
         ("DELETE", "/v1/kv/b", WRITE),
         ("POST", "/v1/batch", WRITE),
+        ("GET", "/v1/watch?since=id-old", READ),
+        ("GET", "/v1/proof/a?epoch=1", READ),
+        ("GET", "/v1/backup", READ),
+        ("POST", "/v1/restore", ADMIN),
         ("GET", "/api/lattice/state/full", READ),
         ("GET", "/api/lattice/nodes", READ),
         ("GET", "/api/lattice/p2p/status", READ),
@@ -91,7 +95,7 @@ async fn refusals_are_problems_that_never_show_a_token() {
     let answer = send(node.address, "PUT", "/v1/kv/a", &reader, b"1").await;
     assert_eq!(answer.problem(403, "forbidden"), "the token's role must include write");
     // What does not exist does not ask who wants to know.
-    send(node.address, "GET", "/v1/watch", &[], b"").await.problem(404, "route-not-found");
+    send(node.address, "GET", "/v1/nothing", &[], b"").await.problem(404, "route-not-found");
     node.stop().await;
 }
 

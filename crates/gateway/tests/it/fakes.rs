@@ -150,7 +150,15 @@ impl Store {
             Some(Condition::Present(_)) => found.is_some(),
             Some(Condition::Version(version)) => found == Some(version),
         };
-        if holds { Ok(()) } else { Err(Status::failed_precondition("the key has another version here")) }
+        if holds {
+            return Ok(());
+        }
+        let mut also = tonic::metadata::MetadataMap::new();
+        if let Some(version) = found.and_then(|version| Version::try_from(version).ok()) {
+            also.insert(lattice_proto::metadata::VERSION, version.to_string().parse().unwrap());
+        }
+        let message = "the key has another version here";
+        Err(Status::with_metadata(tonic::Code::FailedPrecondition, message, also))
     }
 
     async fn misbehave(&self, key: &[u8]) -> Result<(), Status> {
@@ -171,6 +179,60 @@ impl Store {
 
 #[tonic::async_trait]
 impl KeyValue for Store {
+    type WatchStream = Streamed<kv::WatchResponse>;
+    type BackupStream = Streamed<kv::BackupResponse>;
+
+    /// All entries as changes, and then nothing more; after `id-away`, the store goes away instead.
+    async fn watch(&self, request: Request<kv::WatchRequest>) -> Answer<Self::WatchStream> {
+        let kv::WatchRequest { prefix, since } = request.into_inner();
+        if since == "id-old" {
+            let mut also = tonic::metadata::MetadataMap::new();
+            also.insert(lattice_proto::metadata::WATCH_SINCE, "id-9".parse().unwrap());
+            return Err(Status::with_metadata(tonic::Code::OutOfRange, "since: id-old is too old", also));
+        }
+        let away = since == "id-away";
+        let id = if since.is_empty() { "id-0".to_owned() } else { since };
+        let mut messages: Vec<Result<_, Status>> = vec![Ok(kv::WatchResponse { id, entry: None })];
+        let entries = self.entries.lock().unwrap();
+        let matching = entries.values().filter(|entry| entry.key.starts_with(&prefix)).cloned();
+        let change = |(number, entry)| kv::WatchResponse { id: format!("id-{number}"), entry: Some(entry) };
+        messages.extend((1..).zip(matching).map(change).map(Ok));
+        if away {
+            messages.push(Err(Status::unavailable("the store is stopping")));
+        }
+        let messages = futures::stream::iter(messages);
+        Ok(Response::new(Box::pin(futures::StreamExt::chain(messages, futures::stream::pending()))))
+    }
+
+    async fn prove(&self, request: Request<kv::ProveRequest>) -> Answer<kv::ProveResponse> {
+        match request.into_inner().epoch {
+            Some(_) => Err(Status::out_of_range("epoch: trees of epochs 5 to 9 are kept, got 1")),
+            None => Err(Status::unavailable("nothing is sealed here yet")),
+        }
+    }
+
+    async fn backup(&self, _: Request<kv::BackupRequest>) -> Answer<Self::BackupStream> {
+        let pieces = ["one", "two"].map(|text| Ok(kv::BackupResponse { data: Bytes::from(text) }));
+        Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
+    }
+
+    /// Counts the bytes; something that begins with `bad` is damaged.
+    async fn restore(
+        &self,
+        request: Request<tonic::Streaming<kv::RestoreRequest>>,
+    ) -> Answer<kv::RestoreResponse> {
+        let mut sent = request.into_inner();
+        let mut done = kv::RestoreResponse::default();
+        while let Some(piece) = sent.message().await? {
+            if piece.data.starts_with(b"bad") {
+                return Err(Status::invalid_argument("the backup is damaged at byte 0 (frame 0)"));
+            }
+            done.entries += piece.data.len() as u64;
+            done.cluster = if piece.any_cluster { "any".into() } else { "ours".into() };
+        }
+        Ok(Response::new(done))
+    }
+
     async fn get(&self, request: Request<kv::GetRequest>) -> Answer<kv::GetResponse> {
         let kv::GetRequest { key, version_min } = request.into_inner();
         self.misbehave(&key).await?;

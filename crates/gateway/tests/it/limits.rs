@@ -8,7 +8,8 @@ const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 #[tokio::test]
 async fn what_does_not_exist_is_a_problem() {
     let node = Node::start().await;
-    for path in ["/v1/watch", "/v1/proof/a", "/v1/backup", "/openapi.json", "/docs", "/nope", "/v1/kvx", "//"]
+    for path in
+        ["/v1/nothing", "/v1/proof", "/v1/backups", "/openapi.json", "/docs", "/nope", "/v1/kvx", "//"]
     {
         let detail = get(node.address, path).await.problem(404, "route-not-found");
         assert!(detail.contains(path), "{detail}");
@@ -19,6 +20,7 @@ async fn what_does_not_exist_is_a_problem() {
         ("PATCH", "/v1/kv/a", "GET, HEAD, PUT, DELETE"),
         ("DELETE", "/v1/kv", "GET, HEAD"),
         ("GET", "/v1/batch", "POST"),
+        ("GET", "/v1/restore", "POST"),
         ("GET", "/sync/v1/exchange", "POST"),
         ("OPTIONS", "/healthz", "GET, HEAD"),
     ] {

@@ -5,6 +5,7 @@ mod auth;
 mod client;
 mod control;
 mod fakes;
+mod files;
 mod grpc;
 mod kv;
 mod lattice;

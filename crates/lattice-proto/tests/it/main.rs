@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "fixtures and strategies are test code too")]
 
+mod backups;
 mod fixtures;
 mod golden;
 mod messages;
+mod proofs;
 mod refusals;
 mod round_trips;
 mod signed;

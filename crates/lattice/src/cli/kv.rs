@@ -150,13 +150,13 @@ fn entry_json(entry: &Entry) -> serde_json::Value {
     })
 }
 
-fn version_text(version: Option<&Version>) -> String {
+pub(super) fn version_text(version: Option<&Version>) -> String {
     version
         .map_or_else(String::new, |version| format!("{:016x}-{}", version.hlc, hex::encode(&version.writer)))
 }
 
 /// A value on one line of a table.
-fn shown(value: &[u8]) -> String {
+pub(super) fn shown(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) => {
             let escaped = text.escape_debug().to_string();

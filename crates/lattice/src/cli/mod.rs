@@ -1,13 +1,16 @@
 //! The commands that ask a running node, and what comes back.
 //!
-//! Every command but `node`, `demo` and `keygen` asks over gRPC, on the port that also serves the REST API.
+//! Every command but `node`, `demo`, `keygen` and `verify-proof` asks over gRPC, on the port that also serves the REST API.
 //! Answers are tables for people or JSON for programs; the exit status tells programs the rest.
 
 mod client;
 pub(crate) mod cluster;
+pub(crate) mod files;
 pub(crate) mod keygen;
 pub(crate) mod kv;
 mod output;
+pub(crate) mod proof;
+pub(crate) mod watch;
 
 pub(crate) use client::Connection;
 pub(crate) use output::{Failure, Format, Output, finish};

@@ -44,6 +44,8 @@ pub struct Savepoint {
     state: record::State,
     clock: Clock,
     held: Held,
+    damaged: u64,
+    changed: usize,
     local: usize,
     late: usize,
     dropped: u64,
@@ -59,6 +61,8 @@ impl Group {
             state: self.state.clone(),
             clock: self.clock.clone(),
             held: self.held,
+            damaged: self.damaged,
+            changed: self.changed.len(),
             local: local.len(),
             late: late.len(),
             dropped: *dropped,
@@ -69,7 +73,8 @@ impl Group {
     /// Takes back what was staged since the newest savepoint, which is `to`.
     pub fn roll_back(&mut self, to: Savepoint) {
         self.batch.roll_back();
-        (self.state, self.clock, self.held) = (to.state, to.clock, to.held);
+        (self.state, self.clock, self.held, self.damaged) = (to.state, to.clock, to.held, to.damaged);
+        self.changed.truncate(to.changed);
         self.committed.local.truncate(to.local);
         self.committed.late.truncate(to.late);
         (self.committed.dropped, self.committed.conflicts) = (to.dropped, to.conflicts);

@@ -7,7 +7,7 @@ use lattice_core::tree::Proof;
 
 use super::records::Records;
 use super::shared::View;
-use super::tree::Tree;
+use super::tree::{KeyPath, Tree};
 use super::{Error, Reader};
 use crate::format::Damaged;
 
@@ -67,8 +67,8 @@ impl Reader {
     fn prove_at(&self, key: &Key, view: &View, at: Epoch, run: &Run) -> Result<Proved, Error> {
         let hash = key.hash();
         let tree = Tree::as_of(&*self.shared.storage, view.generation, run.to);
-        let (path, found) = tree.path(&hash)?;
-        let proof = Proof::build(&path, &hash).map_err(|error| Damaged::new(hash.0.as_bytes(), error))?;
+        let KeyPath { nodes, found } = tree.path(&hash)?;
+        let proof = Proof::build(&nodes, &hash).map_err(|error| Damaged::new(hash.0.as_bytes(), error))?;
         let entry = match &found {
             Some((key, head)) => Some(self.entry_of(view.generation, key, head)?),
             None => None,

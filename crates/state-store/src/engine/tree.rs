@@ -26,6 +26,14 @@ pub(crate) struct Way {
     pub(crate) end: KeyedNode,
 }
 
+/// The way to a key.
+pub(crate) struct KeyPath {
+    /// The nodes, the topmost first; the key's bucket last, an empty one where nothing hangs.
+    pub(crate) nodes: Vec<Node>,
+    /// What the tree holds of the key.
+    pub(crate) found: Option<(Key, EntryHead)>,
+}
+
 impl<'a> Tree<'a> {
     pub(crate) fn as_of(storage: &'a dyn Storage, generation: Generation, as_of: Epoch) -> Self {
         Self { storage, generation, as_of }
@@ -77,21 +85,20 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The nodes on the way to a key, its bucket last (an empty one where nothing hangs), and what the tree holds
-    /// of it.
-    pub(crate) fn path(&self, hash: &KeyHash) -> Result<(Vec<Node>, Option<(Key, EntryHead)>), Error> {
-        let mut path: Vec<Node> = Vec::new();
+    /// The way to a key, and what the tree holds of it.
+    pub(crate) fn path(&self, hash: &KeyHash) -> Result<KeyPath, Error> {
+        let mut nodes: Vec<Node> = Vec::new();
         loop {
-            let above = match path.last() {
+            let above = match nodes.last() {
                 Some(Node::Inner(children)) => Some(&**children),
                 Some(Node::Bucket(_)) | None => None,
             };
-            let node = self.at(&Position::towards(hash, path.len()), above)?;
+            let node = self.at(&Position::towards(hash, nodes.len()), above)?;
             let found = node.find(hash).map(|(key, head)| (key.clone(), *head));
-            let ends = matches!(node.node, Node::Bucket(_)) || path.len() == Position::DEPTH_MAX;
-            path.push(node.node);
+            let ends = matches!(node.node, Node::Bucket(_)) || nodes.len() == Position::DEPTH_MAX;
+            nodes.push(node.node);
             if ends {
-                return Ok((path, found));
+                return Ok(KeyPath { nodes, found });
             }
         }
     }

@@ -136,6 +136,13 @@ async fn what_is_wrong_is_named() {
     let request =
         kv::PutRequest { condition: condition(Condition::Version(version.clone())), ..put("a", "2") };
     kv.put(request.clone()).await.unwrap();
-    named(kv.put(request).await.unwrap_err(), Code::FailedPrecondition, "condition: key is at version");
+    let refused = kv.put(request).await.unwrap_err();
+    let current =
+        refused.metadata().get(lattice_proto::metadata::VERSION).unwrap().to_str().unwrap().to_owned();
+    named(refused, Code::FailedPrecondition, "condition: key is at version");
+    let get = kv::GetRequest { key: bytes("a"), version_min: None };
+    let entry = kv.get(get).await.unwrap().into_inner().entry.unwrap();
+    let version = lattice_core::model::Version::try_from(entry.version.unwrap()).unwrap();
+    assert_eq!(current, version.to_string());
     store.stop().await;
 }

@@ -5,9 +5,11 @@
 mod crash;
 mod durability;
 mod exchange;
+mod files;
 mod full_disk;
 mod harness;
 mod key_value;
 mod process;
 mod siblings;
 mod strace;
+mod watching;

@@ -1,0 +1,160 @@
+//! `/v1/watch`: changes as they are committed, as server-sent events.
+//!
+//! The stream outlives the store's restarts: it resumes after the last change that was passed on. A client resumes
+//! in the same way, by `since` or by what its event source sends (`Last-Event-ID`). When what it missed is not known
+//! any more, it is answered 410, at the beginning; in the middle, the stream ends, and asking again gets that answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::sse::{Event, KeepAlive};
+use axum::response::{IntoResponse, Response, Sse};
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use lattice_core::model::Version;
+use lattice_proto::kv::v1 as wire;
+use lattice_proto::types::v1::{Entry, entry};
+use lattice_runtime::grpc::Reconnect;
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Code, Status, Streaming};
+
+use crate::app::App;
+use crate::json;
+use crate::key;
+use crate::problem::{Kind, Problem, Sibling};
+use crate::query::Query;
+
+/// Proxies cut connections on which nothing is said.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// What a browser's event source says when it connects again.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The id that the watch begins after.
+const LATTICE_WATCH_SINCE: HeaderName = HeaderName::from_static("lattice-watch-since");
+
+/// `GET /v1/watch?prefix=&since=`
+pub(super) async fn watch(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let query = Query::parse(request.uri(), &["prefix", "since"])?;
+    let prefix = query.key_part("prefix")?;
+    let since = match last_event_id(request.headers())? {
+        // It is the newer one: the address stays as it was.
+        Some(last) => last,
+        None => query.text("since").unwrap_or_default().to_owned(),
+    };
+    let place = app.admit_stream()?;
+    let mut watching =
+        Watching { app, prefix, since, source: None, reconnect: Reconnect::new(), _place: place };
+    // What is wrong with the id is said before the stream begins.
+    watching.subscribe().await.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    let first = watching.message().await.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    let mut headers = HeaderMap::new();
+    if let Ok(since) = HeaderValue::try_from(&first.id) {
+        headers.insert(LATTICE_WATCH_SINCE, since);
+    }
+    let events = stream::unfold((Some(first), watching), |(first, mut watching)| async move {
+        let message = match first {
+            Some(first) => first,
+            None => watching.next().await?,
+        };
+        Some((Ok::<_, Infallible>(written(message)), (None, watching)))
+    });
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_INTERVAL));
+    Ok((headers, events).into_response())
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    let text =
+        value.to_str().map_err(|_| Problem::new(Kind::HeaderInvalid, "Last-Event-ID must be ASCII"))?;
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+}
+
+struct Watching {
+    app: Arc<App>,
+    prefix: Bytes,
+    /// What was passed on last.
+    since: String,
+    /// Empty while the store is away.
+    source: Option<Streaming<wire::WatchResponse>>,
+    reconnect: Reconnect,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Watching {
+    /// The next message; `None` when the gateway stops, or the store cannot go on from where it was.
+    async fn next(&mut self) -> Option<wire::WatchResponse> {
+        let stopping = self.app.stopping.clone();
+        tokio::select! {
+            message = self.resumed() => message,
+            () = stopping.cancelled() => None,
+        }
+    }
+
+    async fn resumed(&mut self) -> Option<wire::WatchResponse> {
+        loop {
+            let outcome = match self.source {
+                Some(_) => self.message().await.map(Some),
+                None => {
+                    tokio::time::sleep(self.reconnect.next_delay()).await;
+                    self.subscribe().await.map(|()| None)
+                }
+            };
+            match outcome {
+                Ok(Some(message)) => {
+                    self.reconnect.reset();
+                    return Some(message);
+                }
+                Ok(None) => {}
+                // Also when the node found an entry damaged: whoever asks again is told.
+                Err(status) if is_final(status.code()) => return None,
+                Err(_) => self.source = None,
+            }
+        }
+    }
+
+    async fn subscribe(&mut self) -> Result<(), Status> {
+        let request = wire::WatchRequest { prefix: self.prefix.clone(), since: self.since.clone() };
+        self.source = Some(self.app.kv_streams().watch(request).await?.into_inner());
+        Ok(())
+    }
+
+    async fn message(&mut self) -> Result<wire::WatchResponse, Status> {
+        let away = || Status::unavailable("the store ended the watch");
+        let message = self.source.as_mut().ok_or_else(away)?.message().await?.ok_or_else(away)?;
+        self.since.clone_from(&message.id);
+        Ok(message)
+    }
+}
+
+/// Whether asking again in the same way would be answered in the same way.
+fn is_final(code: Code) -> bool {
+    matches!(code, Code::OutOfRange | Code::InvalidArgument | Code::DataLoss)
+}
+
+/// A change as an event; how far the watch is, as an id that goes with a comment.
+fn written(message: wire::WatchResponse) -> Event {
+    let event = Event::default().id(message.id.clone());
+    match message.entry {
+        // Text and numbers in fields of fixed names: there is nothing in it that JSON could refuse.
+        Some(entry) => event.json_data(change(entry)).unwrap_or_default(),
+        None => event.comment(""),
+    }
+}
+
+fn change(entry: Entry) -> json::Change {
+    let version = entry.version.and_then(|version| Version::try_from(version).ok());
+    let (op, value) = match entry.content {
+        Some(entry::Content::Value(value)) => ("put", Some(json::base64(&value))),
+        Some(entry::Content::Dropped(_)) => ("expire", None),
+        Some(entry::Content::Tombstone(_)) | None => ("delete", None),
+    };
+    json::Change {
+        key: key::text(&entry.key),
+        op,
+        value,
+        version: version.map(|version| version.to_string()),
+        expires: entry.expires_ms.map(json::time),
+    }
+}

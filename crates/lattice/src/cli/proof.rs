@@ -1,0 +1,93 @@
+//! `lattice proof` and `lattice verify-proof`.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lattice_core::model::{Content, Entry, NodeId};
+use lattice_core::proof::SealedProof;
+use lattice_proto::kv::v1::{ProveRequest, ProveResponse};
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use super::client::Connection;
+use super::output::{Failure, Output, size};
+
+/// The longest file that is looked at: a value of 1 MiB, twice as base64, and room for the rest.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Prints the proof that a key is there, or is not, as JSON.
+pub(crate) async fn proof(
+    node: Connection,
+    out: Output,
+    key: String,
+    epoch: Option<u64>,
+) -> Result<(), Failure> {
+    let request = node.request(ProveRequest { key: key.into(), epoch });
+    let answer = node.key_value().prove(request).await.map_err(|status| node.failure(&status))?;
+    let document = gateway::proof_document(&answer.into_inner());
+    out.json(&document.ok_or_else(|| Failure::refused("the node answered without a proof".to_owned()))?)
+}
+
+/// Says whether a proof is true: signed by the node of this key, and, when one is named, of this cluster.
+pub(crate) fn verify(
+    out: Output,
+    file: &Path,
+    signer: &NodeId,
+    cluster: Option<&str>,
+) -> Result<(), Failure> {
+    let unreadable = |error| Failure::refused(format!("{}: {error}", file.display()));
+    let length = fs::metadata(file).map_err(unreadable)?.len();
+    if length > FILE_BYTES_MAX {
+        let (length, most) = (size(length), size(FILE_BYTES_MAX));
+        return Err(untrue(&format!("the file has {length}, and a proof takes at most {most}")));
+    }
+    let text = fs::read(file).map_err(unreadable)?;
+    let sealed = checked(&text, signer, cluster).map_err(|why| untrue(&why))?;
+    let seal = &sealed.seal.seal;
+    let key = sealed.key.to_string();
+    if out.is_json() {
+        return out.json(&json!({
+            "verified": true,
+            "key": String::from_utf8_lossy(sealed.key.as_bytes()),
+            "included": sealed.entry.is_some(),
+            "version": sealed.entry.as_ref().map(|entry| entry.version.to_string()),
+            "epoch": seal.epoch.0,
+            "cluster": seal.cluster,
+            "node": seal.node.to_string(),
+        }));
+    }
+    let what = told(sealed.entry.as_ref());
+    out.line(&format!("true: at epoch {} of cluster {}, {key} {what}", seal.epoch, seal.cluster))
+}
+
+fn told(entry: Option<&Entry>) -> String {
+    let Some(entry) = entry else { return "was not there".to_owned() };
+    let version = entry.version;
+    match &entry.content {
+        Content::Value(value) => format!("had a value of {}, version {version}", size(value.len() as u64)),
+        Content::Dropped { .. } => format!("had a value that has expired, version {version}"),
+        Content::Tombstone => format!("was deleted, version {version}"),
+    }
+}
+
+fn untrue(why: &str) -> Failure {
+    Failure::not_found(&format!("not true: {why}"))
+}
+
+/// The proof in the text of a file, if it is true, and the rest of the file says the same.
+fn checked(text: &[u8], signer: &NodeId, cluster: Option<&str>) -> Result<SealedProof, String> {
+    let document: Value =
+        serde_json::from_slice(text).map_err(|error| format!("the file is no proof: {error}"))?;
+    let proof =
+        document.get("proof").and_then(Value::as_str).ok_or("the file is no proof: proof is missing")?;
+    let proof = BASE64.decode(proof).map_err(|error| format!("proof: {error}"))?;
+    let wire = ProveResponse::decode(&*proof).map_err(|error| format!("proof: {error}"))?;
+    let sealed = SealedProof::try_from(wire.clone()).map_err(|error| format!("proof: {error}"))?;
+    sealed.verify(signer, cluster).map_err(|error| error.to_string())?;
+    match gateway::proof_document(&wire) {
+        Some(same) if same == document => Ok(sealed),
+        Some(_) | None => Err("the file says something else than it proves".to_owned()),
+    }
+}

@@ -1,0 +1,148 @@
+//! What leaves a node to be kept or shown elsewhere, on the command line and over REST: changes, proofs, backups.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use lattice_tests::cluster::{Cluster, P2p, Process, binary_path};
+use lattice_tests::wait::eventually;
+use reqwest::Method;
+use serde_json::Value;
+
+async fn lattice(args: &[&str]) -> Output {
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let run = move || {
+        Command::new(binary_path("lattice")).args(args).stdin(Stdio::null()).output().expect("the binary")
+    };
+    tokio::task::spawn_blocking(run).await.expect("no panic")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_proof_is_true_for_its_signer_only_and_as_it_was_given() {
+    let cluster = Cluster::new(&[P2p::Disabled]);
+    let _nodes = cluster.start().await;
+    let member = &cluster.members[0];
+    let url = member.client.url.as_str();
+    member.client.put("greeting", "hello").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+
+    let sealed = eventually("a proof that covers the write", async || {
+        let proof = lattice(&["--url", url, "proof", "greeting"]).await;
+        let document: Value = serde_json::from_slice(&proof.stdout).ok()?;
+        (document["included"] == true && document["unsealed"].is_null()).then_some(proof.stdout)
+    })
+    .await;
+    fs::write(file("present"), &sealed).unwrap();
+    let rest = member.client.send(Method::GET, "/v1/proof/greeting").await.unwrap();
+    fs::write(file("rest"), rest.bytes().await.unwrap()).unwrap();
+    let absent = lattice(&["--url", url, "proof", "nothing"]).await;
+    assert_eq!(absent.status.code(), Some(0));
+    fs::write(file("absent"), &absent.stdout).unwrap();
+
+    let key = member.public_key.as_str();
+    for name in ["present", "rest", "absent"] {
+        let verified = lattice(&["verify-proof", &file(name), "--key", key, "--cluster", "test"]).await;
+        assert_eq!(verified.status.code(), Some(0), "{name}: {}", text(&verified.stderr));
+        assert!(text(&verified.stdout).starts_with("true: "), "{}", text(&verified.stdout));
+    }
+    for (name, args) in
+        [("present", &["--key", &"07".repeat(32)][..]), ("present", &["--key", key, "--cluster", "other"])]
+    {
+        let path = file(name);
+        let verified = lattice(&[&["verify-proof", &path], args].concat()).await;
+        assert_eq!(verified.status.code(), Some(1), "{args:?}: {}", text(&verified.stdout));
+    }
+    // Whatever is changed in it, in the proof or in what is there to read.
+    let good = text(&sealed);
+    let mut other: Value = serde_json::from_str(&good).unwrap();
+    other["seal"]["entries"] = 7.into();
+    for (name, changed) in [
+        ("value", good.replace("aGVsbG8=", "aGVsbGA=")),
+        ("key", good.replace("\"greeting\"", "\"greetings\"")),
+        ("counts", other.to_string()),
+        ("proof", good.replacen("\"proof\":\"C", "\"proof\":\"D", 1)),
+        ("nothing", "{}".to_owned()),
+    ] {
+        assert_ne!(changed, good, "{name}");
+        fs::write(file(name), changed).unwrap();
+        let verified = lattice(&["verify-proof", &file(name), "--key", key]).await;
+        assert_eq!(verified.status.code(), Some(1), "{name}: {}", text(&verified.stdout));
+    }
+    assert_eq!(lattice(&["verify-proof", &file("present"), "--key", "ab"]).await.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_backup_of_one_cluster_is_restored_in_another_and_a_broken_one_is_not() {
+    let (from, to) = (Cluster::new(&[P2p::Disabled]), Cluster::new(&[P2p::Disabled]));
+    let (_from_nodes, _to_nodes) = (from.start().await, to.start().await);
+    let (source, target) = (&from.members[0].client, &to.members[0].client);
+    for number in 0..50 {
+        source.put(&format!("key/{number}"), &"x".repeat(number * 500)).await.unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backup").display().to_string();
+    let saved = lattice(&["--url", &source.url, "--output", "json", "backup", &file]).await;
+    assert_eq!(saved.status.code(), Some(0), "{}", text(&saved.stderr));
+    let saved: Value = serde_json::from_slice(&saved.stdout).unwrap();
+    assert_eq!((&saved["entries"], &saved["cluster"]), (&50.into(), &"test".into()));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing but the file is left");
+    let over_rest = source.send(Method::GET, "/v1/backup").await.unwrap().bytes().await.unwrap();
+    assert_eq!(over_rest.len() as u64, fs::metadata(&file).unwrap().len());
+
+    let broken = folder.path().join("broken").display().to_string();
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&broken, &bytes[..bytes.len() - 10]).unwrap();
+    let refused = lattice(&["--url", &target.url, "restore", &broken]).await;
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text(&refused.stderr).contains("the file ends early"), "{}", text(&refused.stderr));
+    assert_eq!(
+        lattice(&["--url", &target.url, "get", "key/1"]).await.status.code(),
+        Some(1),
+        "nothing was sent"
+    );
+
+    for expected in ["50 entries: 50 restored", "50 entries: 0 restored"] {
+        let restored = lattice(&["--url", &target.url, "restore", &file]).await;
+        assert_eq!(restored.status.code(), Some(0), "{}", text(&restored.stderr));
+        assert!(text(&restored.stdout).starts_with(expected), "{}", text(&restored.stdout));
+    }
+    let read = lattice(&["--url", &target.url, "get", "key/3"]).await;
+    assert_eq!(text(&read.stdout).len(), 1_500);
+}
+
+#[tokio::test]
+async fn changes_are_followed_on_the_command_line_and_over_rest() {
+    let cluster = Cluster::new(&[P2p::Disabled]);
+    let _nodes = cluster.start().await;
+    let client = &cluster.members[0].client;
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--url", &client.url, "--output", "json", "watch", "gre"];
+    let watching = Process::start("lattice", &args, folder.path());
+    // It follows from when it has begun: until then, writes go by.
+    let line = eventually("a change", async || {
+        client.put("other", "x").await.ok()?;
+        client.put("greeting", "hello").await.ok()?;
+        watching.output().lines().next().map(ToOwned::to_owned)
+    })
+    .await;
+    let change: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&change["op"], &change["key"], &change["value"]),
+        (&"put".into(), &"greeting".into(), &"aGVsbG8=".into())
+    );
+    let since = change["id"].as_str().unwrap();
+    client.send(Method::DELETE, "/v1/kv/greeting").await.unwrap();
+    let path = format!("/v1/watch?prefix=greeting&since={since}");
+    let mut events = client.send(Method::GET, &path).await.unwrap();
+    let mut received = String::new();
+    while !received.contains("\"op\":\"delete\"") {
+        let piece = events.chunk().await.unwrap().expect("the stream goes on");
+        received.push_str(&String::from_utf8_lossy(&piece));
+    }
+    let gone = client.send(Method::GET, "/v1/watch?since=00000000000000000000000000000000-1").await.unwrap();
+    assert_eq!(gone.status().as_u16(), 410);
+}
