@@ -146,3 +146,36 @@ async fn changes_are_followed_on_the_command_line_and_over_rest() {
     let gone = client.send(Method::GET, "/v1/watch?since=00000000000000000000000000000000-1").await.unwrap();
     assert_eq!(gone.status().as_u16(), 410);
 }
+
+#[tokio::test]
+async fn of_many_who_create_or_change_one_key_over_rest_one_does() {
+    let cluster = Cluster::new(&[P2p::Disabled]);
+    let _nodes = cluster.start().await;
+    let url = format!("{}/v1/kv/one", cluster.members[0].client.url);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut header = ("if-none-match", "*".to_owned());
+    for _ in 0..5 {
+        let mut writes = tokio::task::JoinSet::new();
+        for number in 0..20 {
+            let put = client.put(&url).header(header.0, &header.1).body(format!("{number}"));
+            writes.spawn(async move {
+                let answer = put.send().await.unwrap();
+                let etag = answer.headers().get("etag").map(|etag| etag.to_str().unwrap().to_owned());
+                (answer.status().as_u16(), etag)
+            });
+        }
+        let answers = writes.join_all().await;
+        let won: Vec<_> = answers.iter().filter(|(status, _)| *status == 200).collect();
+        assert_eq!(won.len(), 1, "{answers:?}");
+        let lost = answers.iter().filter(|(status, _)| *status == 412).collect::<Vec<_>>();
+        assert_eq!(lost.len(), 19, "{answers:?}");
+        // Each of them is told what is there instead: what the one made.
+        assert!(lost.iter().all(|(_, etag)| *etag == won[0].1), "{answers:?}");
+        header = ("if-match", won[0].1.clone().unwrap());
+    }
+    let read = client.get(&url).header("if-none-match", &header.1).send().await.unwrap();
+    assert_eq!(read.status().as_u16(), 304);
+    let later = header.1.trim_matches('"').replacen('0', "f", 1);
+    let read = client.get(&url).header("lattice-min-version", later).send().await.unwrap();
+    assert_eq!((read.status().as_u16(), read.headers().contains_key("retry-after")), (503, true));
+}
