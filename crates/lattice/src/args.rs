@@ -202,7 +202,8 @@ pub fn main() -> ExitCode {
             ask(global, async move |node, out| proof::proof(node, out, key, epoch).await)
         }
         Command::VerifyProof { file, key, cluster } => {
-            finish(proof::verify(Output::new(global.output), &file, &key, cluster.as_deref()))
+            let out = Output::new(global.output);
+            finish(proof::verify(out, &file, &key, cluster.as_deref()), out)
         }
         Command::Backup { file } => ask(global, async move |node, out| files::backup(node, out, &file).await),
         Command::Restore { file, any_cluster } => {

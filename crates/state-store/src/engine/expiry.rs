@@ -71,7 +71,7 @@ impl Engine {
         if batch.is_empty() {
             return Ok(Step::Idle);
         }
-        self.commit_batch(&batch)?;
+        self.commit_batch(&mut batch)?;
         Ok(Step::Worked)
     }
 
