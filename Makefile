@@ -6,7 +6,7 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability check fmt lint doc deny bench bench-store clean
+.PHONY: help build demo test crash durability bitrot check fmt lint doc deny bench bench-store clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -34,6 +34,10 @@ crash: ## Kill a store under load 300 times (CRASH_KILLS, CRASH_SEED), and check
 
 durability: ## Show that a write is on the disk before its answer, and what clients see when the disk fails (needs strace)
 	$(CARGO) test -p state-store --features redb --test it -- --nocapture --test-threads=1 durability full_disk
+
+bitrot: ## Flip bits and tear writes in every file of a store, 200 times; CASES=n, SEED=n
+	LATTICE_BITROT_CASES=$(or $(CASES),200) $(if $(SEED),LATTICE_BITROT_SEED=$(SEED)) \
+		$(CARGO) test -p state-store --test bitrot -- --nocapture every_flip_and_tear_is_accounted_for
 
 check: fmt lint doc deny ## Everything that CI checks besides the tests
 

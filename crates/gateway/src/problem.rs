@@ -25,6 +25,7 @@
 //! | `/problems/not-ready` | 503 | the node is not ready; `missing` says why |
 //! | `/problems/busy` | 503 | too much is going on; ask again |
 //! | `/problems/damaged` | 503 | the entry was found damaged and waits for repair |
+//! | `/problems/recovering` | 503 | the store lost entries and waits for its peers: it cannot tell what is absent |
 //! | `/problems/timeout` | 504 | a service of the node did not answer in time |
 //! | `/problems/disk-full` | 507 | the node's disk has no room for writes; they go on when it has |
 
@@ -124,6 +125,8 @@ kinds! {
     Busy = "busy", SERVICE_UNAVAILABLE, "Busy";
     /// The entry was found damaged and waits for repair.
     Damaged = "damaged", SERVICE_UNAVAILABLE, "Entry is damaged";
+    /// The store lost entries, and cannot tell what is absent.
+    Recovering = "recovering", SERVICE_UNAVAILABLE, "Recovering";
     /// A service of the node did not answer in time.
     Timeout = "timeout", GATEWAY_TIMEOUT, "Timeout";
     /// The node's disk has no room for writes.
@@ -167,6 +170,7 @@ impl Sibling {
     pub fn problem(self, status: &Status) -> Problem {
         let kind = match reason::of(status) {
             Some(reason::DISK_FULL) => Kind::DiskFull,
+            Some(reason::RECOVERING) => Kind::Recovering,
             Some(_) | None => self.kind(status.code()),
         };
         let detail = match kind {
@@ -322,6 +326,14 @@ mod tests {
         let problem = Sibling::KeyValue.problem(&reason::with(status, reason::DISK_FULL));
         assert_eq!((problem.kind(), problem.detail()), (Kind::DiskFull, "the disk is full"));
         assert_eq!(problem.kind().status().as_u16(), 507);
+    }
+
+    #[test]
+    fn a_store_that_recovers_is_told_from_one_that_is_away() {
+        let status = Status::unavailable("recovering: the store lost entries");
+        let problem = Sibling::KeyValue.problem(&reason::with(status, reason::RECOVERING));
+        assert_eq!(problem.kind(), Kind::Recovering);
+        assert_eq!(problem.into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]

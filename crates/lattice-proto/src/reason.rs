@@ -7,6 +7,8 @@ use tonic::metadata::MetadataValue;
 pub const KEY: &str = "lattice-reason";
 /// With `RESOURCE_EXHAUSTED`: the disk has no room for writes; they go on by themselves when it has.
 pub const DISK_FULL: &str = "disk-full";
+/// With `UNAVAILABLE`: the store lost entries and waits for its peers; it cannot tell what is absent.
+pub const RECOVERING: &str = "recovering";
 
 /// The status with a reason.
 pub fn with(mut status: Status, reason: &'static str) -> Status {

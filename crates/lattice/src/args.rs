@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand};
 use lattice_core::model::NodeId;
 use lattice_runtime::config::ConfigArgs;
 
-use crate::cli::{Connection, Failure, Format, Output, cluster, files, finish, keygen, kv, proof, watch};
+use crate::cli::{
+    Connection, Failure, Format, Output, check, cluster, files, finish, keygen, kv, proof, watch,
+};
 use crate::{demo, node};
 
 /// A replicated key-value state store that heals itself.
@@ -170,6 +172,20 @@ An existing key is never overwritten: its public half is printed again.")]
         /// The peer's public key; every known peer when left out
         peer: Option<String>,
     },
+    /// Check a stopped store: every entry against the tree, and the tree against every entry
+    #[command(after_help = "Examples:
+  lattice check --config node-1.toml
+  lattice --output json check --set node.data_dir=./data-1
+  lattice check --accept-loss      give up what is damaged and what no peer brought back
+
+Exit status: 0 sound, 1 damage found, 3 refused (the node runs, or there is no store).")]
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Give up damaged entries, and end waiting for peers; what is left is served as if it were all
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// The trusted keys: list, add, remove
     Trust {
         #[command(subcommand)]
@@ -220,6 +236,10 @@ pub fn main() -> ExitCode {
         }
         Command::Reconcile { peer } => {
             ask(global, async |node, out| cluster::reconcile(node, out, peer).await)
+        }
+        Command::Check { config, accept_loss } => {
+            let out = Output::new(global.output);
+            finish(check::run(&config, accept_loss, out), out)
         }
         Command::Trust { change } => ask(global, async |node, out| cluster::trust(node, out, change).await),
     }

@@ -7,7 +7,7 @@
 //! - [`challenges`], [`peers`]: signed requests and answers between nodes.
 //! - [`verdict`]: what peers say of this node's clock.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
-//! - `checking`: the walk over everything, in the background.
+//! - `checking`: the walk over everything, in the background; [`offline`]: the same on a stopped store.
 //! - [`service`], with `kv`, `watch`, `backup` and `state`: the gRPC services, from start to end.
 
 mod backup;
@@ -17,6 +17,7 @@ pub mod engine;
 pub mod format;
 mod kv;
 mod metrics;
+pub mod offline;
 pub mod opening;
 pub mod peers;
 pub mod salvage;

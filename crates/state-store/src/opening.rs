@@ -141,14 +141,15 @@ impl Opening<'_> {
         Ok(opened)
     }
 
-    /// What looking at the files, without opening them, says is damaged; the places, each on one line.
+    /// Opens the database as it is, or tells why that cannot be done: the damage, place by place. Nothing is set
+    /// aside.
     ///
     /// # Errors
-    /// When they cannot be read.
-    pub fn inspect(&self) -> Result<Vec<String>, Error> {
-        match self.inspect_log() {
-            Ok(()) => Ok(Vec::new()),
-            Err(Attempt::Damaged(reason)) => Ok(reason.lines().map(str::to_owned).collect()),
+    /// [`Error`], when it is not damage that is in the way.
+    pub fn examine(&self, incarnations: Incarnations) -> Result<Result<Opened, Vec<String>>, Error> {
+        match self.attempt(incarnations) {
+            Ok(opened) => Ok(Ok(opened)),
+            Err(Attempt::Damaged(reason)) => Ok(Err(reason.lines().map(str::to_owned).collect())),
             Err(Attempt::Refused(error)) => Err(error),
         }
     }

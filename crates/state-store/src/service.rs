@@ -28,7 +28,7 @@ use crate::storage::{Disk, MemoryStorage};
 use crate::writer::{self, Space, Writable, Writer};
 
 /// The store's folder in the node's.
-const FOLDER: &str = "store";
+pub(crate) const FOLDER: &str = "store";
 /// The storage engines that are built in.
 const ENGINES: &[config::Engine] = &[
     config::Engine::Sled,
@@ -296,24 +296,13 @@ async fn report(
 /// other processes from looking at files that change under them.
 fn open(config: &Config, clock: &Clock) -> Result<(Opened, Space, Option<Lock>), Error> {
     let settings = settings(config)?;
-    let engine = config.store.engine;
-    if !ENGINES.contains(&engine) {
-        return Err(Error::NotBuiltIn(engine.name()));
-    }
     let data_dir = DataDir::open(&config.node.data_dir, &config.node.cluster)?;
     let key = NodeKey::load_or_create(&config.node.key_file)?.signing_key().clone();
     let now = || writer::now(clock);
-    let disk = match engine {
-        config::Engine::Memory => {
-            let engine = Engine::open(MemoryStorage::new(), settings, key, incarnations(), now())?;
-            let opened = Opened { engine, damaged: watch::Sender::new(None).subscribe() };
-            return Ok((opened, Space::unlimited(), None));
-        }
-        config::Engine::Sled => Disk::Sled,
-        #[cfg(feature = "redb")]
-        config::Engine::Redb => Disk::Redb,
-        #[cfg(not(feature = "redb"))]
-        config::Engine::Redb => return Err(Error::NotBuiltIn(engine.name())),
+    let Some(disk) = disk(config.store.engine)? else {
+        let engine = Engine::open(MemoryStorage::new(), settings, key, incarnations(), now())?;
+        let opened = Opened { engine, damaged: watch::Sender::new(None).subscribe() };
+        return Ok((opened, Space::unlimited(), None));
     };
     let lock = data_dir.lock(FOLDER)?;
     let folder = data_dir.folder(FOLDER)?;
@@ -325,17 +314,29 @@ fn open(config: &Config, clock: &Clock) -> Result<(Opened, Space, Option<Lock>),
     Ok((opened, space, Some(lock)))
 }
 
+/// What keeps a configured engine's database on the disk; `None` when nothing does.
+pub(crate) fn disk(engine: config::Engine) -> Result<Option<Disk>, Error> {
+    match engine {
+        config::Engine::Memory => Ok(None),
+        config::Engine::Sled => Ok(Some(Disk::Sled)),
+        #[cfg(feature = "redb")]
+        config::Engine::Redb => Ok(Some(Disk::Redb)),
+        #[cfg(not(feature = "redb"))]
+        config::Engine::Redb => Err(Error::NotBuiltIn(engine.name())),
+    }
+}
+
 /// What serving peers may cost. An answer that was kept back is to arrive before its asker gives up.
 fn limit(config: &Config) -> Option<Limit> {
     let bytes_per_s = NonZeroU64::new(config.store.serve_bytes_per_s)?;
     Some(Limit::new(bytes_per_s, SERVE_DELAY_MAX.min(config.coordinator.request_timeout / 2)))
 }
 
-fn incarnations() -> Incarnations {
+pub(crate) fn incarnations() -> Incarnations {
     Box::new(|| Incarnation(entropy::bytes()))
 }
 
-fn settings(config: &Config) -> Result<Settings, Error> {
+pub(crate) fn settings(config: &Config) -> Result<Settings, Error> {
     let epoch_ms = u32::try_from(config.store.epoch_ms).ok().and_then(NonZeroU32::new);
     Ok(Settings {
         cluster: config.node.cluster.clone(),

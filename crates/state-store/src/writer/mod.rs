@@ -286,7 +286,7 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::Storage(error) => Status::unavailable(format!("store: {error}")),
         Error::Damaged(error) => Status::data_loss(error.to_string()),
         Error::Entry { .. } | Error::Suspect => Status::data_loss(error.to_string()),
-        Error::Recovering => Status::unavailable(error.to_string()),
+        Error::Recovering => reason::with(Status::unavailable(error.to_string()), reason::RECOVERING),
         Error::Gone => Status::aborted(error.to_string()),
         Error::Failed => Status::unavailable(error.to_string()),
     }

@@ -51,10 +51,8 @@ fn write_status(error: &WriteError) -> Status {
             Status::with_metadata(Code::FailedPrecondition, error.to_string(), also)
         }
         WriteError::Count { .. } | WriteError::Value { .. } => Status::invalid_argument(error.to_string()),
-        WriteError::Unknown { source, .. } => {
-            let status = status(source);
-            Status::new(status.code(), error.to_string())
-        }
+        // Which operation it is matters less than the message, by which callers know why.
+        WriteError::Unknown { source, .. } => status(source),
         WriteError::Store(error) => status(error),
     }
 }

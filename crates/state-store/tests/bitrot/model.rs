@@ -21,11 +21,20 @@ use tempfile::TempDir;
 const BEGIN: u64 = 1_700_000_000_000;
 
 /// A clock that the test moves.
-pub(crate) struct Clock(Cell<u64>);
+pub(crate) struct Clock {
+    passed: Cell<u64>,
+    /// After how many looks it panics, as if the process were killed.
+    looks: Cell<Option<u32>>,
+}
 
 impl Clock {
     fn new(passed: u64) -> Self {
-        Self(Cell::new(passed))
+        Self { passed: Cell::new(passed), looks: Cell::new(None) }
+    }
+
+    /// Panics once it was looked at so often.
+    pub(crate) fn stop_after(&self, looks: u32) {
+        self.looks.set(Some(looks));
     }
 
     /// Some time after the model was made.
@@ -34,11 +43,15 @@ impl Clock {
     }
 
     pub(crate) fn pass(&self, millis: u64) {
-        self.0.set(self.0.get() + millis);
+        self.passed.set(self.passed.get() + millis);
     }
 
     pub(crate) fn now(&self) -> Now {
-        let passed = self.0.get();
+        if let Some(looks) = self.looks.get() {
+            assert!(looks > 0, "interrupted");
+            self.looks.set(Some(looks - 1));
+        }
+        let passed = self.passed.get();
         Now { wall: WallTime(BEGIN + passed), monotonic: Monotonic(Duration::from_millis(passed)) }
     }
 }
@@ -149,7 +162,7 @@ impl Model {
                 copy(&store, &killed);
             }
         }
-        model.passed = clock.0.get();
+        model.passed = clock.passed.get();
         model
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod crash;
+mod damage;
 mod durability;
 mod exchange;
 mod files;
