@@ -185,7 +185,7 @@ fn check_all(
 }
 
 /// Accepts what a stopped store lost: damaged keys read as what is left of them, and the store recovers no more.
-/// Returns how many records were given up.
+/// Returns how many damaged keys were given up.
 ///
 /// # Errors
 /// [`Error`].

@@ -25,11 +25,11 @@ pub(crate) fn run(args: &ConfigArgs, accept_loss: bool, out: Output) -> Result<(
     // What a storage engine says when it panics on its files is told as a finding.
     std::panic::set_hook(Box::new(|_| {}));
     if accept_loss {
-        let records = offline::accept_loss(&config).map_err(failure)?;
+        let keys = offline::accept_loss(&config).map_err(failure)?;
         return match out.is_json() {
-            true => out.json(&json!({ "accepted": records })),
+            true => out.json(&json!({ "accepted": keys })),
             false => {
-                out.line(&format!("Loss accepted: {records} records given up; the store recovers no more."))
+                out.line(&format!("Loss accepted: {keys} damaged keys given up; the store recovers no more."))
             }
         };
     }

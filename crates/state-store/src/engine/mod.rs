@@ -16,7 +16,8 @@
 //! - `expiry`: gives back the space of values that expired.
 //! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
 //! - `read`, `serve`, `prove`, `sealed`, `export`: the readers; `shared`: what they share with the writer.
-//! - `damage`, `repair`, `check`, `salvage`: what on the disk is not as it was written, and what becomes of it.
+//! - `damage`, `inquiry`, `repair`, `recovery`, `check`, `salvage`: what on the disk is not as it was written, and
+//!   what becomes of it.
 //! - `records`, `tree`: the disk by meaning.
 
 mod changes;
@@ -30,12 +31,14 @@ mod garbage;
 mod group;
 mod heard;
 mod held;
+mod inquiry;
 mod merge;
 mod open;
 mod prove;
 mod read;
 mod rebuild;
 mod records;
+mod recovery;
 mod repair;
 mod salvage;
 mod sealed;

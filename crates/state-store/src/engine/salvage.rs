@@ -128,16 +128,12 @@ impl Engine {
         }
         progress.lost += lost.len() as u64;
         put(&mut group.batch, "salvage", progress);
-        self.commit(group)?;
-        if self.damaged > DAMAGED_MAX {
-            self.overflow = true;
-        }
         if !lost.is_empty() {
             self.damage_generation += 1;
+            self.overflow |= group.damaged > DAMAGED_MAX;
+            put(&mut group.batch, "identity", &self.identity());
         }
-        let mut batch = Batch::default();
-        put(&mut batch, "identity", &self.identity());
-        self.commit_batch(&mut batch)?;
+        self.commit(group)?;
         self.publish();
         Ok(lost)
     }

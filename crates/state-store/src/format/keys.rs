@@ -32,6 +32,7 @@ pub(crate) const SALVAGED: u8 = b'r';
 pub(crate) const TERM: u8 = b't';
 pub(crate) const CHANGE: u8 = b'l';
 pub(crate) const OLDER: u8 = b'o';
+/// Readers tell by it that an entry must be here, and so must see it no earlier than the entry itself.
 pub(crate) const PENDING: u8 = b'p';
 pub(crate) const NODE: u8 = b'n';
 pub(crate) const EXPIRY: u8 = b'x';
