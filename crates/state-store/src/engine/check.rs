@@ -30,8 +30,10 @@ use crate::storage::Storage;
 const PAGE: usize = 64;
 /// Kinds of records that the walk over tree and entries does not come by. Pieces of values are read with their
 /// entries; those of none are a waste of room, and no damage.
-const OTHERS: [u8; 8] = [
+const OTHERS: [u8; 10] = [
     keys::META,
+    keys::TERM,
+    keys::CHANGE,
     keys::HELD,
     keys::HEARD,
     keys::OLDER,

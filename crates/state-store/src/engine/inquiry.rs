@@ -188,6 +188,9 @@ impl Engine {
             // A note that does not read says all that matters by being there.
             let framed = record::encode(at, &record::DamagedKey::default());
             notes.batch.put(at.clone(), framed);
+        } else if at.first() == Some(&keys::TERM) {
+            // Its key is all that it says.
+            notes.batch.put(at.clone(), frame::seal(at, &[]));
         } else {
             notes.batch.remove(at.clone());
         }

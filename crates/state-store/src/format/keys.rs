@@ -42,10 +42,10 @@ pub(crate) const GARBAGE: u8 = b'g';
 /// The records that live under a generation.
 pub(crate) const DERIVED: [u8; 6] = [OLDER, PENDING, NODE, EXPIRY, SEAL, GARBAGE];
 
-/// Whether clients read a record: nothing of it is shown before it is durable. Of the others, what is not durable
-/// is below no seal, and only the writer looks there.
+/// Whether readers look at a record before it is below a seal: nothing of it is shown before it is durable. What
+/// awaits sealing is one of them: it proves that an entry must be there. At the others only the writer looks.
 pub(crate) fn is_served(at: &[u8]) -> bool {
-    matches!(at.first(), Some(&(CURRENT | PIECE)))
+    matches!(at.first(), Some(&(CURRENT | PIECE | PENDING)))
 }
 
 /// Which build of the derived records counts.
