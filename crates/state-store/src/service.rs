@@ -146,6 +146,7 @@ impl Service {
             writer: writer.clone(),
             peers: Arc::new(Peers::new(reader.clone(), trusted).limited(limit(config))),
             asked: broadcast::Sender::new(state::ASKED_MAX),
+            followed: state::LocalWritesFollowed::new(&writer.published.local),
             exchanges: state::exchanges(),
             clock: runtime.clock.clone(),
             tasks: tasks.clone(),

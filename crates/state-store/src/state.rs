@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +52,7 @@ pub(crate) struct StateStore {
     pub(crate) writer: Writer,
     pub(crate) peers: Arc<Peers>,
     pub(crate) asked: broadcast::Sender<wire::Asked>,
+    pub(crate) followed: LocalWritesFollowed,
     pub(crate) exchanges: Arc<Semaphore>,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskGroup,
@@ -153,12 +154,10 @@ impl wire::state_store_server::StateStore for StateStore {
         &self,
         _: Request<wire::WatchLocalWritesRequest>,
     ) -> Result<Response<Self::WatchLocalWritesStream>, Status> {
-        let local = self.writer.published.local.subscribe();
-        let messages = stream::unfold((local, None), |(mut local, expected)| async move {
-            let message = next_of(&mut local).await?;
-            let next = message.before + message.entries.len() as u64;
-            let message = local_writes(&message, expected);
-            Some((Ok(message), (local, Some(next))))
+        let followed = self.followed.follow(&self.writer.published.local);
+        let messages = stream::unfold(followed, |mut followed| async move {
+            let message = followed.next().await?;
+            Some((Ok(message), followed))
         });
         Ok(Response::new(self.until_stopped(messages)))
     }
@@ -385,6 +384,61 @@ async fn next_of<T: Clone>(messages: &mut broadcast::Receiver<T>) -> Option<T> {
             Ok(message) => return Some(message),
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return None,
+        }
+    }
+}
+
+/// How far the local writes were followed, from the start of the store on: whoever follows them next goes on there,
+/// so that a coordinator that comes a moment after the store, or comes back, misses nothing that still waits.
+#[derive(Clone)]
+pub(crate) struct LocalWritesFollowed(Arc<Mutex<Option<Follower>>>);
+
+/// One who follows them: what comes next, and the number that it should have.
+struct Follower {
+    messages: broadcast::Receiver<Arc<LocalWrites>>,
+    expected: Option<u64>,
+}
+
+/// A follower on its way; it is left for the next one when it is dropped.
+struct Following {
+    follower: Option<Follower>,
+    left: LocalWritesFollowed,
+}
+
+impl LocalWritesFollowed {
+    /// From now on.
+    pub(crate) fn new(local: &broadcast::Sender<Arc<LocalWrites>>) -> Self {
+        let follower = Follower { messages: local.subscribe(), expected: Some(0) };
+        Self(Arc::new(Mutex::new(Some(follower))))
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Follower>> {
+        // It is changed by single assignments.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on where the last one stopped; from now on while another one follows them.
+    fn follow(&self, local: &broadcast::Sender<Arc<LocalWrites>>) -> Following {
+        let left = self.place().take();
+        let follower = left.unwrap_or_else(|| Follower { messages: local.subscribe(), expected: None });
+        Following { follower: Some(follower), left: self.clone() }
+    }
+}
+
+impl Following {
+    async fn next(&mut self) -> Option<wire::LocalWrites> {
+        let follower = self.follower.as_mut()?;
+        let message = next_of(&mut follower.messages).await?;
+        let expected = follower.expected.replace(message.before + message.entries.len() as u64);
+        Some(local_writes(&message, expected))
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut place = self.left.place();
+        if place.is_none() {
+            *place = self.follower.take();
         }
     }
 }

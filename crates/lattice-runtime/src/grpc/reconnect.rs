@@ -12,9 +12,9 @@ pub struct Reconnect {
 }
 
 impl Reconnect {
-    /// From 100 ms to 5 s.
+    /// From 100 ms to 1 s: a sibling is on this machine, and what it brings is wanted as soon as it is back.
     pub fn new() -> Self {
-        Self::with_bounds(Duration::from_millis(100), Duration::from_secs(5))
+        Self::with_bounds(Duration::from_millis(100), Duration::from_secs(1))
     }
 
     /// From `min` to `max`.

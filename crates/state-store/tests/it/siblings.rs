@@ -98,6 +98,25 @@ async fn local_writes_are_watched_and_merged_ones_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_watches_local_writes_goes_on_where_the_last_one_stopped() {
+    let folder = folder();
+    let store = Store::start(&config(folder.path(), None)).await;
+    for key in ["before anybody watched", "while nobody did"] {
+        store.put(key, "1").await;
+        // That the last watcher is gone reaches the store a little later.
+        let message = until("the write is told", async || {
+            let request = wire::WatchLocalWritesRequest {};
+            let mut local = store.store.clone().watch_local_writes(request).await.unwrap().into_inner();
+            timeout(Duration::from_millis(500), local.message()).await.ok()?.unwrap()
+        })
+        .await;
+        assert_eq!((message.entries.len(), message.missed), (1, 0));
+        assert_eq!(message.entries[0].key, bytes(key));
+    }
+    store.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_watcher_is_told_what_it_missed() {
     let folder = folder();
     let mut config = config(folder.path(), None);
