@@ -17,13 +17,14 @@ use lattice_core::tree::{Node, Position, Summary, root_of};
 
 use super::damage::{SUSPICIONS_MAX, Suspicion, suspicion_of};
 use super::open::take;
+use super::pending;
 use super::records::{Kept, Records, parse_kept};
 use super::shared::View;
 use super::tree::{Tree, covering};
 use super::{Error, Reader};
 use crate::format::keys::{self, Generation};
 use crate::format::node::KeyedNode;
-use crate::format::{Damaged, frame, record};
+use crate::format::{Damaged, frame};
 use crate::storage::Storage;
 
 /// How many records one step looks at.
@@ -252,7 +253,7 @@ impl Check {
         }
         self.read.bytes += u64::from(kept.apart.unwrap_or_default());
         let whole = Records::of(self.storage()).whole(kept);
-        let covered = covering(self.storage(), generation, &head.key_hash);
+        let covered = covering(&self.reader.shared, generation, &head.key_hash);
         match (whole, covered) {
             (Err(Error::Storage(error)), _) | (_, Err(Error::Storage(error))) => Err(error.into()),
             (Ok(Some(_)), Ok(Some(covered))) if covered == head => Ok(()),
@@ -275,8 +276,17 @@ impl Check {
         let (page, next) = self.page(&from, &to)?;
         for (at, framed) in page {
             self.count(at.len() + framed.len());
-            match record::decode::<record::Pending>(&at, &framed).and_then(|pending| pending.parse(&at)) {
-                Ok((key, head)) => self.check_sealed(generation, &key, &head)?,
+            match pending::parse(&at, &framed) {
+                Ok((epoch, list)) => {
+                    for (key, head) in list {
+                        // What was overwritten, or sealed, since it was listed needs no entry.
+                        let hash = key.hash();
+                        if self.reader.shared.pending().get(epoch, &hash).is_some_and(|waits| waits.1 == head)
+                        {
+                            self.check_sealed(generation, &key, &head)?;
+                        }
+                    }
+                }
                 Err(damaged) => self.reader.shared.suspect(suspicion_of(&damaged)),
             }
         }

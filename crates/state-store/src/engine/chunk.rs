@@ -58,8 +58,6 @@ impl Engine {
         let Loaded { epochs, mut keys, heads } = loaded.into_inner();
 
         for (key, head) in entries {
-            work.batch.remove(self.generation.pending(epoch, &head.key_hash));
-            work.state.pending = work.state.pending.saturating_sub(1);
             self.settle_entry(work, &head, heads.get(&head.key_hash))?;
             keys.insert(head.key_hash, key);
         }

@@ -8,6 +8,7 @@ use lattice_core::clock::Clock;
 use lattice_core::model::Entry;
 
 use super::held::Held;
+use super::pending::Added;
 use super::records::Records;
 use super::{Engine, Error};
 use crate::format::record;
@@ -19,6 +20,7 @@ pub struct Group {
     pub(super) state: record::State,
     pub(super) clock: Clock,
     pub(super) held: Held,
+    pub(super) pending: Added,
     /// Keys noted as damaged.
     pub(super) damaged: u64,
     /// What reads will see of it, in order.
@@ -56,6 +58,7 @@ impl Group {
     /// Notes how the group is now: what is staged next can be taken back with [`Group::roll_back`].
     pub fn savepoint(&mut self) -> Savepoint {
         self.batch.savepoint();
+        self.pending.savepoint();
         let Committed { local, late, dropped, conflicts } = &self.committed;
         Savepoint {
             state: self.state.clone(),
@@ -73,6 +76,7 @@ impl Group {
     /// Takes back what was staged since the newest savepoint, which is `to`.
     pub fn roll_back(&mut self, to: Savepoint) {
         self.batch.roll_back();
+        self.pending.roll_back();
         (self.state, self.clock, self.held, self.damaged) = (to.state, to.clock, to.held, to.damaged);
         self.changed.truncate(to.changed);
         self.committed.local.truncate(to.local);
@@ -105,6 +109,7 @@ impl Engine {
             state: self.state.clone(),
             clock: self.clock.clone(),
             held: self.held,
+            pending: Added::default(),
             damaged: self.damaged,
             changed: Vec::new(),
             committed: Committed::default(),
@@ -120,6 +125,7 @@ impl Engine {
             return Ok(group.committed);
         }
         self.note_changes(&mut group)?;
+        group.pending.write(&mut group.batch, self.generation, self.commits + 1);
         group.state.commit += 1;
         group.state.clock = group.clock.last().0;
         super::open::put(&mut group.batch, "state", &group.state);
@@ -128,6 +134,7 @@ impl Engine {
         self.clock = group.clock;
         self.held = group.held;
         self.damaged = group.damaged;
+        self.let_wait(group.pending);
         self.tell_changes(&group.changed);
         self.publish_stats();
         Ok(group.committed)

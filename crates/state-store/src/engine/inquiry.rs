@@ -11,6 +11,7 @@ use lattice_core::tree::{Node, Position, root_of};
 
 use super::damage::{DAMAGED_MAX, Finding, FindingKind, Suspicion, note_of, suspicion_of};
 use super::open::put;
+use super::pending::{self, Added};
 use super::records::Records;
 use super::tree::{Tree, covering};
 use super::{Engine, Error, Now, SealedRun, Step};
@@ -43,8 +44,8 @@ struct Notes {
     /// Keys noted anew, and notes removed.
     added: u64,
     removed: u64,
-    /// More pending entries.
-    pending: u64,
+    /// What is to await sealing.
+    pending: Added,
     /// The tree has to be built again; announcement sequence numbers are not known any more.
     rebuild: bool,
     sequence: bool,
@@ -121,11 +122,9 @@ impl Engine {
                 notes.findings.push(Finding { kind: FindingKind::Entry, what });
             }
             (Verdict::Uncovered(key, head), _) => {
-                let at = self.generation.pending(self.sealing_epoch(&head), &head.key_hash);
-                if notes.batch.get(&at).is_none() {
-                    let framed = record::encode(&at, &record::Pending::new(&key, &head));
-                    notes.batch.put(at, framed);
-                    notes.pending += 1;
+                let epoch = self.sealing_epoch(&head);
+                if notes.pending.get(epoch, &head.key_hash).is_none() {
+                    notes.pending.insert(epoch, &key, &head);
                     let what = format!("key {}: was under no root", key.as_bytes().escape_ascii());
                     notes.findings.push(Finding { kind: FindingKind::Uncovered, what });
                 }
@@ -145,10 +144,10 @@ impl Engine {
                 let towards = keys::node_towards(at);
                 towards.map_or(Ok(()), |towards| self.examine_way(&towards)).err()
             }
-            keys::PENDING => match Records::of(self.storage()).get::<record::Pending>(at) {
-                Ok(Some(pending)) => pending.parse(at).err().map(Error::from),
+            keys::PENDING => match self.storage().get(at) {
+                Ok(Some(framed)) => pending::parse(at, &framed).err().map(Error::from),
                 Ok(None) => None,
-                Err(error) => Some(error),
+                Err(error) => Some(error.into()),
             },
             _ => return self.look_into_other(at, notes),
         };
@@ -211,15 +210,14 @@ impl Engine {
         self.damaged = self.damaged.saturating_add(added).saturating_sub(removed);
         self.overflow |= self.damaged > DAMAGED_MAX;
         self.damage_generation += 1;
-        let mut state = self.state.clone();
-        state.pending += pending;
+        pending.write(&mut batch, self.generation, self.commits + 1);
         put(&mut batch, "identity", &self.identity());
-        put(&mut batch, "state", &state);
+        put(&mut batch, "state", &self.state);
         if let Err(error) = self.commit_batch(&mut batch) {
             (self.damaged, self.overflow, self.damage_generation) = before;
             return Err(error);
         }
-        self.state = state;
+        self.let_wait(pending);
         self.publish();
         if sequence {
             self.begin_sequence()?;
@@ -240,7 +238,7 @@ impl Engine {
     /// When the disk fails; or the tree is damaged on the way to the key, and the entry reads.
     pub(super) fn examine(&self, key: &Key) -> Result<Verdict, Error> {
         let records = Records::of(self.storage());
-        let known = covering(self.storage(), self.generation, &key.hash());
+        let known = covering(&self.shared, self.generation, &key.hash());
         // What nobody can tell is not known; that the tree is damaged is for the next look.
         if let Err(error) = &known {
             self.shared.suspect_error(error);

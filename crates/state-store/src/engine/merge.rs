@@ -1,16 +1,15 @@
 //! Puts entries where they belong: local writes, deltas, and what pulls bring, by the same rules.
 
-use lattice_core::model::{Entry, EntryHead, Epoch, Key};
+use lattice_core::model::{Entry, EntryHead, Epoch};
 use lattice_core::time::WallTime;
 
 use super::expiry::{forget_term, note_term};
 use super::group::{Committed, Group};
 use super::held::Holding;
-use super::records::put_entry;
+use super::records::{put_current, put_entry};
 use super::repair::{Before, Placed, remove_entry};
 use super::tree::Tree;
 use super::{Engine, Error, Now};
-use crate::format::{keys, record};
 
 /// How entries came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +81,7 @@ impl Engine {
         origin: Origin,
         now: Now,
     ) -> Result<Merged, Error> {
+        self.takes_more()?;
         let mut merged = Merged::default();
         for entry in entries {
             if group.clock.too_far_ahead(now.wall, entry.version.hlc) {
@@ -170,20 +170,20 @@ impl Engine {
         let head = entry.head();
         let epoch = self.sealing_epoch(&head);
         // What awaits sealing is the current entry or one older: a new key has nothing there.
-        let mut more = None;
-        let (pending, before) = match before {
-            Before::Nothing => (None, None),
-            Before::Kept(kept) => (self.pending(group, epoch, &head)?, Some(kept)),
+        let (held, pending, before) = match before {
+            Before::Nothing => (Some(None), None, None),
+            Before::Kept(kept) => {
+                let held = Some(Some(kept.record()));
+                (held, self.pending(group, epoch, &head.key_hash), Some(kept))
+            }
             Before::Damaged { head: lost, kept } => {
                 let lost = lost.filter(|lost| *lost != head).map(|lost| lost.digest());
                 self.clear_note(group, &entry.key, lost.as_ref())?;
-                let pending = self.pending(group, epoch, &head)?;
-                more = Some(pending.is_none());
+                let pending = self.pending(group, epoch, &head.key_hash);
                 // What is gone already needs no removing.
-                (pending.filter(|pending| Some(pending.digest()) != lost), kept)
+                (None, pending.filter(|pending| Some(pending.digest()) != lost), kept)
             }
         };
-        let more = more.unwrap_or(pending.is_none());
         if let Some(before) = before {
             forget_term(&mut group.batch, &before);
             let replaced = before.head();
@@ -197,10 +197,10 @@ impl Engine {
                 self.remove_older(group, &pending)?;
             }
         }
-        put_entry(&mut group.batch, keys::current(&entry.key), entry);
+        put_current(&mut group.batch, entry, held);
         note_term(&mut group.batch, entry);
         group.changed(entry);
-        self.put_pending(group, epoch, &entry.key, &head, more);
+        group.pending.insert(epoch, &entry.key, &head);
         Ok(())
     }
 
@@ -219,12 +219,11 @@ impl Engine {
         // It may await the seal under way, which takes no more entries: then the tree will hold it.
         let under_way = self.state.next_epoch();
         if under_way < self.state.open_epoch()
-            && self.pending(group, under_way, head)?.is_some_and(|pending| pending.dominates(head))
+            && self.pending(group, under_way, &head.key_hash).is_some_and(|pending| pending.dominates(head))
         {
             return Ok(false);
         }
-        let pending = self.pending(group, epoch, head)?;
-        if let Some(pending) = pending {
+        if let Some(pending) = self.pending(group, epoch, &head.key_hash) {
             if pending.dominates(head) {
                 return Ok(false);
             }
@@ -236,24 +235,8 @@ impl Engine {
             }
         }
         put_entry(&mut group.batch, self.generation.older(&head.digest()), entry);
-        self.put_pending(group, epoch, &entry.key, head, pending.is_none());
+        group.pending.insert(epoch, &entry.key, head);
         Ok(true)
-    }
-
-    /// What of the head's key awaits the sealing of an epoch.
-    fn pending(&self, group: &Group, epoch: Epoch, head: &EntryHead) -> Result<Option<EntryHead>, Error> {
-        let at = self.generation.pending(epoch, &head.key_hash);
-        match self.records(group).get::<record::Pending>(&at)? {
-            Some(pending) => Ok(Some(pending.parse(&at)?.1)),
-            None => Ok(None),
-        }
-    }
-
-    fn put_pending(&self, group: &mut Group, epoch: Epoch, key: &Key, head: &EntryHead, more: bool) {
-        let at = self.generation.pending(epoch, &head.key_hash);
-        let framed = record::encode(&at, &record::Pending::new(key, head));
-        group.batch.put(at, framed);
-        group.state.pending += u64::from(more);
     }
 
     /// Removes an older entry and its value.

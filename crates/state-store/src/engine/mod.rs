@@ -4,7 +4,7 @@
 //! it. Every method takes the time. The same engine therefore runs in a node on sled, and by the hundred in a
 //! simulation in memory.
 //!
-//! How an entry lives: a write replaces the key's *current* record and leaves a *pending* one for its epoch.
+//! How an entry lives: a write replaces the key's *current* record, and its head is *pending* for its epoch.
 //! What it replaced stays as an *older* record while the sealed tree, or the sealing of an earlier epoch, still
 //! needs it. A seal takes the pending entries of one epoch into the tree, in chunks that are committed one by
 //! one, so that no seal holds up writes for long; the last chunk carries the seal itself and the next epoch. What arrives in
@@ -12,6 +12,7 @@
 //! What the tree no longer needs goes to a garbage list, and is deleted once no retained seal reaches it.
 //!
 //! - `write`, `merge`: what clients write, what peers bring; `held`: what is ahead of time; `group`: commits.
+//! - `pending`: what awaits sealing.
 //! - `changes`: the order of commits, for those who watch.
 //! - `expiry`: gives back the space of values that expired.
 //! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
@@ -34,6 +35,7 @@ mod held;
 mod inquiry;
 mod merge;
 mod open;
+mod pending;
 mod prove;
 mod read;
 mod rebuild;
@@ -54,7 +56,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lattice_core::clock::Clock;
-use lattice_core::model::{Epoch, EpochLength, Incarnation, Key};
+use lattice_core::model::{Epoch, EpochLength, Incarnation, Key, KeyHash};
 use lattice_core::seal::Run;
 use lattice_core::time::{Monotonic, WallTime};
 
@@ -134,6 +136,14 @@ pub enum Error {
     /// The store lost entries, and cannot tell what it lacks from what never was.
     #[error("recovering: the store lost entries, and waits for its peers to fill it again")]
     Recovering,
+    /// So much awaits sealing that no more is taken.
+    #[error(
+        "busy: {entries} entries await sealing, and more are taken once some of them are sealed: try again"
+    )]
+    Busy {
+        /// How many.
+        entries: u64,
+    },
     /// The store began a new incarnation, and what was being read is no more.
     #[error("the store began a new incarnation meanwhile")]
     Gone,
@@ -173,6 +183,8 @@ pub struct Engine {
     generation: Generation,
     damage_generation: u64,
     runs: VecDeque<SealedRun>,
+    /// Of the epoch that is being sealed, the last key hash that is in the tree.
+    sealing: Option<KeyHash>,
     held: Held,
     rebuild: Option<record::Rebuild>,
     /// Records of earlier generations are left.

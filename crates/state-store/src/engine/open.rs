@@ -12,6 +12,7 @@ use lattice_core::model::{Epoch, Hlc, Incarnation, NodeId};
 use super::damage::{Finding, FindingKind, count_notes};
 use super::heard::{Heard, HeardMap};
 use super::held::Held;
+use super::pending::Pending;
 use super::records::Records;
 use super::shared::Shared;
 use super::{Engine, Error, Incarnations, Now, SealClock, SealedRun, Settings, Settle};
@@ -118,6 +119,10 @@ impl Engine {
             broken = true;
             lenient(FindingKind::Node, damaged);
         })?;
+        let pending = Pending::read(&storage, generation, |damaged| {
+            broken = true;
+            lenient(FindingKind::Node, damaged);
+        })?;
         let heard = read_heard(&storage, |damaged| lenient(FindingKind::Other, damaged))?;
         let sequence = match records.get::<record::Sequence>(&keys::meta("sequence")) {
             Ok(sequence) => sequence.is_some(),
@@ -134,12 +139,13 @@ impl Engine {
             clock: Clock::new(settings.max_clock_drift, Hlc(state.clock)),
             seal_clock,
             settle: Settle::new(settings.settle, settings.settle_max),
-            shared: Arc::new(Shared::new(Box::new(storage), settings, key, heard, state.change)),
+            shared: Arc::new(Shared::new(Box::new(storage), settings, key, heard, pending, state.change)),
             state,
             incarnation,
             generation,
             damage_generation: identity.damage_generation,
             runs,
+            sealing: None,
             held,
             rebuild,
             sweep,

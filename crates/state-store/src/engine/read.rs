@@ -9,9 +9,9 @@ use lattice_core::tree::{FANOUT, Node, Position, Summary};
 
 use super::open::take;
 use super::records::{Kept, Records, parse_kept};
-use super::tree::{Tree, covering, pending_epochs};
+use super::tree::{Tree, covering};
 use super::{Error, Now, Reader};
-use crate::format::{Damaged, keys, record};
+use crate::format::{Damaged, keys};
 
 /// How often a read that was overtaken by writes of its key begins anew.
 const RETRIES: usize = 16;
@@ -113,7 +113,7 @@ impl Reader {
     /// told when neither the tree nor what awaits sealing knows better, and nothing was lost.
     fn is_absent(&self, key: &Key) -> Result<bool, Error> {
         let view = self.view();
-        let known = covering(&*self.shared.storage, view.generation, &key.hash());
+        let known = covering(&self.shared, view.generation, &key.hash());
         let has_record = || self.shared.storage.get(&keys::current(key)).map(|record| record.is_some());
         match known {
             Ok(None) => self.absence().map(|()| true),
@@ -196,12 +196,9 @@ impl Reader {
     /// When the disk fails, or the tree on it is damaged.
     pub fn compare(&self, heads: &[EntryHead], now: Now) -> Result<Comparison, Error> {
         let clock = Clock::new(self.shared.settings.max_clock_drift, Hlc::default());
-        // What awaits sealing is looked at first: an entry sealed in between is then found in the tree.
-        let epochs = pending_epochs(&*self.shared.storage, self.view().generation)
-            .map_err(|error| self.suspect_error(error))?;
         let mut compared = Comparison::default();
         for (index, head) in (0..).zip(heads) {
-            if self.dominates(head, &epochs).map_err(|error| self.suspect_error(error))? {
+            if self.dominates(head).map_err(|error| self.suspect_error(error))? {
                 continue;
             }
             if clock.too_far_ahead(now.wall, head.version.hlc) {
@@ -213,23 +210,19 @@ impl Reader {
         Ok(compared)
     }
 
-    fn dominates(&self, head: &EntryHead, epochs: &[Epoch]) -> Result<bool, Error> {
+    fn dominates(&self, head: &EntryHead) -> Result<bool, Error> {
         let records = Records::of(&*self.shared.storage);
         let generation = self.view().generation;
-        for epoch in epochs.iter().rev() {
-            let at = generation.pending(*epoch, &head.key_hash);
-            if let Some(pending) = records.get::<record::Pending>(&at)?
-                && pending.parse(&at)?.1.dominates(head)
-            {
-                return Ok(true);
-            }
+        // What awaits sealing is looked at first: an entry sealed in between is then found in the tree.
+        if self.shared.pending().of(&head.key_hash).any(|(_, pending)| pending.dominates(head)) {
+            return Ok(true);
         }
         let found = Tree::newest(&*self.shared.storage, generation).find(&head.key_hash)?;
         let Some((key, sealed)) = found else { return Ok(false) };
         if sealed.dominates(head) {
             return Ok(true);
         }
-        // An epoch may have come up since the pending ones were listed.
+        // It may have been written meanwhile.
         match records.current(&key) {
             Ok(current) => Ok(current.is_some_and(|current| current.head().dominates(head))),
             Err(Error::Damaged(_)) => Ok(false),

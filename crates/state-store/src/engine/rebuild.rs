@@ -1,8 +1,9 @@
 //! New incarnations, and the rebuilding of the tree under one.
 //!
 //! A store whose disk was rolled back signs as another from then on; its tree is as good as ever. One whose
-//! seals ran ahead of time, or whose tree is damaged, needs another tree too: everything derived from the entries begins anew in the next
-//! generation, as if all of them had just arrived, and the old generation is swept away.
+//! seals ran ahead of time, or whose tree is damaged, needs another tree too: everything derived from the entries
+//! begins anew in the next generation, as if all of them had just arrived, and the old generation is swept away.
+//! Entries that are due go into the new tree at once, in the order of their keys; those ahead of it await their epochs.
 
 use std::ops::ControlFlow;
 
@@ -12,8 +13,9 @@ use lattice_core::model::{Epoch, Hlc, Incarnation, Key};
 use lattice_core::time::WallTime;
 
 use super::open::{put, take};
+use super::pending::Added;
 use super::records::parse_kept;
-use super::sealing::CHUNK;
+use super::sealing::{CHUNK, Work};
 use super::{Engine, Error, Now, Step};
 use crate::format::keys::{self, Generation};
 use crate::format::record;
@@ -77,13 +79,16 @@ impl Engine {
         self.clock = Clock::new(self.settings().max_clock_drift, high);
         self.state = state;
         self.runs.clear();
+        self.sealing = None;
+        let waited = std::mem::take(&mut *self.shared.pending_mut());
+        drop(waited);
         self.rebuild = Some(rebuild);
         self.sweep = true;
         self.publish();
         Ok(Step::Worked)
     }
 
-    /// Lets some more entries await the sealing of their epochs.
+    /// Takes some more entries into the tree that the first seal of this incarnation will be of.
     pub(super) fn rebuild_step(&mut self, now: Now) -> Result<Step, Error> {
         let Some(rebuild) = &self.rebuild else { return Ok(Step::Idle) };
         let mut from = vec![keys::CURRENT];
@@ -104,19 +109,30 @@ impl Engine {
             let full = found.len() + broken.len() == CHUNK;
             Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        let mut batch = Batch::default();
-        let mut state = self.state.clone();
-        self.note_unreadable(&mut batch, &broken, now)?;
-        for kept in &found {
+        let epoch = self.state.next_epoch();
+        let mut added = Added::default();
+        let mut due = Vec::new();
+        for kept in found {
             let head = kept.head();
-            let at = self.generation.pending(self.sealing_epoch(&head), &head.key_hash);
+            let sealed_in = self.sealing_epoch(&head);
             // Written since the rebuild began: it waits already.
-            if self.storage().get(&at)?.is_none() {
-                state.pending += 1;
-                let framed = record::encode(&at, &record::Pending::new(&kept.entry.key, &head));
-                batch.put(at, framed);
+            if self.shared.pending().get(sealed_in, &head.key_hash).is_some() {
+                continue;
+            }
+            if sealed_in == epoch {
+                due.push((kept.entry.key, head));
+            } else {
+                added.insert(sealed_in, &kept.entry.key, &head);
             }
         }
+        let mut work = self.work();
+        self.note_unreadable(&mut work.batch, &broken, now)?;
+        if !due.is_empty() {
+            self.take_into_tree(&mut work, epoch, due)?;
+        }
+        self.write_garbage(&mut work);
+        let Work { mut batch, state, .. } = work;
+        added.write(&mut batch, self.generation, self.commits + 1);
         let rebuild = done.map(|key| record::Rebuild { done: key });
         match &rebuild {
             Some(rebuild) => put(&mut batch, "rebuild", rebuild),
@@ -126,6 +142,7 @@ impl Engine {
         self.commit_batch(&mut batch)?;
         self.state = state;
         self.rebuild = rebuild;
+        self.let_wait(added);
         self.publish_stats();
         Ok(Step::Worked)
     }

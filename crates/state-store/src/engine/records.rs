@@ -50,6 +50,11 @@ impl Kept {
         }
     }
 
+    /// The record as it is stored.
+    pub(crate) fn record(&self) -> Bytes {
+        self.framed.clone()
+    }
+
     /// Moves the record; a value that stands apart stays where it is.
     pub(crate) fn move_to(&self, batch: &mut Batch, at: Vec<u8>) {
         batch.put(at, self.framed.clone());
@@ -87,6 +92,22 @@ fn pieces(length: usize) -> u16 {
 
 /// Writes an entry's record, and its value beside it when that is long.
 pub(crate) fn put_entry(batch: &mut Batch, at: Vec<u8>, entry: &Entry) {
+    let framed = framed_entry(batch, &at, entry);
+    batch.put(at, framed);
+}
+
+/// Writes an entry as the current one of its key. `held` is the record there, if the caller has read it.
+pub(crate) fn put_current(batch: &mut Batch, entry: &Entry, held: Option<Option<Bytes>>) {
+    let at = keys::current(&entry.key);
+    let framed = framed_entry(batch, &at, entry);
+    match held {
+        Some(held) => batch.put_over(at, framed, held),
+        None => batch.put(at, framed),
+    }
+}
+
+/// The record of an entry; puts a long value beside it.
+fn framed_entry(batch: &mut Batch, at: &[u8], entry: &Entry) -> Bytes {
     let stored = match &entry.content {
         Content::Value(value) if value.len() > INLINE_BYTES_MAX => {
             let head = entry.head();
@@ -113,8 +134,7 @@ pub(crate) fn put_entry(batch: &mut Batch, at: Vec<u8>, entry: &Entry) {
             Stored { entry: entry.into(), apart: None }
         }
     };
-    let framed = record::encode(&at, &stored);
-    batch.put(at, framed);
+    record::encode(at, &stored)
 }
 
 impl<'a> Records<'a> {

@@ -70,7 +70,7 @@ impl Engine {
                 self.shared.suspect_error(&Error::Damaged(damaged));
                 let head = match noted.and_then(|noted| noted.head()) {
                     Some(head) => Some(head),
-                    None => covering(self.storage(), self.generation, &key.hash()).unwrap_or_default(),
+                    None => covering(&self.shared, self.generation, &key.hash()).unwrap_or_default(),
                 };
                 return Ok(Before::Damaged { head, kept: None });
             }
@@ -94,7 +94,7 @@ impl Engine {
         match before {
             Before::Kept(_) => Ok(()),
             Before::Damaged { .. } => Err(Error::Entry { key: key.clone() }),
-            Before::Nothing => match covering(self.storage(), self.generation, &key.hash()) {
+            Before::Nothing => match covering(&self.shared, self.generation, &key.hash()) {
                 Ok(None) => Ok(()),
                 Ok(Some(head)) if head.is_tombstone() => Ok(()),
                 Ok(Some(_)) => Err(self.reader().suspect(key)),
@@ -152,7 +152,7 @@ impl Engine {
     /// note is all that is left.
     fn restore(&self, group: &mut Group, entry: &Entry, kept: Option<Kept>) -> Result<Placed, Error> {
         let head = entry.head();
-        let known = covering(self.storage(), self.generation, &head.key_hash)?;
+        let known = covering(&self.shared, self.generation, &head.key_hash)?;
         if known != Some(head) {
             self.place_current(group, entry, Before::Damaged { head: Some(head), kept })?;
             return Ok(Placed::Repaired);

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lattice_core::clock::Clock;
-use lattice_core::model::{EntryHead, Epoch, Key};
+use lattice_core::model::Epoch;
 use lattice_core::seal::{RUNS_MAX, Root, Run};
 use lattice_core::time::WallTime;
 use lattice_core::tree::root_of;
 
-use super::open::{before_epoch, put, take};
+use super::open::{before_epoch, each, put, take};
 use super::shared::{Stats, View};
 use super::tree::Tree;
 use super::{Engine, Error, Now, SealedRun, Step};
@@ -64,7 +64,7 @@ impl Engine {
         if self.release_held(now)? == Step::Worked {
             return Ok(Step::Worked);
         }
-        match self.first_pending()? {
+        match self.first_pending() {
             Some(epoch) if self.due(time).is_some_and(|due| epoch <= due) => self.seal_epoch(epoch),
             Some(_) | None => self.clean(time),
         }
@@ -100,7 +100,7 @@ impl Engine {
             self.due(time).filter(|due| !ahead && *due >= self.state.next_epoch())
         });
         let Some(due) = due else { return Ok(Step::Idle) };
-        if self.first_pending()?.is_some_and(|epoch| epoch <= due) {
+        if self.first_pending().is_some_and(|epoch| epoch <= due) {
             return Ok(Step::Idle);
         }
         self.extend_to(due)
@@ -124,7 +124,7 @@ impl Engine {
         // What is halted is due at no time: whoever waits looks again, and sees the halt end.
         let pending = match self.seal_clock.is_halted() {
             true => None,
-            false => self.first_pending()?,
+            false => self.first_pending(),
         };
         let seal = pending.map(|epoch| length.end_of(epoch) + self.settle.current());
         let held = match self.held.entries {
@@ -168,12 +168,8 @@ impl Engine {
         self.settings().epoch_length.epoch_of(settled).0.checked_sub(1).map(Epoch)
     }
 
-    fn first_pending(&self) -> Result<Option<Epoch>, Error> {
-        if self.state.pending == 0 {
-            return Ok(None);
-        }
-        let (from, to) = self.generation.all(keys::PENDING);
-        Ok(self.storage().first(&from, &to)?.and_then(|(key, _)| keys::epoch_in(&key)))
+    fn first_pending(&self) -> Option<Epoch> {
+        self.shared.pending().first_epoch()
     }
 
     pub(super) fn work(&self) -> Work {
@@ -189,31 +185,33 @@ impl Engine {
         if !self.expire(&mut work, epoch)? {
             return self.commit_work(work);
         }
-        let (entries, last) = self.read_pending(epoch)?;
-        let root = self.take_into_tree(&mut work, epoch, entries)?;
+        let mut chunk = self.shared.pending().after(epoch, self.sealing, CHUNK + 1);
+        let last = chunk.len() <= CHUNK;
+        chunk.truncate(CHUNK);
+        let up_to = chunk.last().map(|(_, head)| head.key_hash);
+        let root = self.take_into_tree(&mut work, epoch, chunk)?;
         if !last {
             work.state.open_epoch = epoch.next().0;
-            return self.commit_work(work);
+            let step = self.commit_work(work)?;
+            self.sealing = up_to;
+            return Ok(step);
         }
+        self.remove_lists(&mut work.batch, epoch)?;
         self.finish(work, epoch, root)?;
+        self.sealing = None;
+        let sealed = self.shared.pending_mut().take(epoch);
+        drop(sealed);
+        self.publish_stats();
         Ok(Step::Sealed(epoch))
     }
 
-    /// A chunk of an epoch's pending entries, and whether it is the last.
-    fn read_pending(&self, epoch: Epoch) -> Result<(Vec<(Key, EntryHead)>, bool), Error> {
-        let (from, _) = self.generation.pending_from(epoch);
-        let (to, _) = self.generation.pending_from(epoch.next());
-        let mut entries = Vec::new();
-        let mut last = true;
-        take(self.storage(), &from, &to, |at, framed| {
-            if entries.len() == CHUNK {
-                last = false;
-                return Ok(ControlFlow::Break(()));
-            }
-            entries.push(record::decode::<record::Pending>(at, &framed)?.parse(at)?);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok((entries, last))
+    /// Deletes the lists of what awaited an epoch.
+    fn remove_lists(&self, batch: &mut Batch, epoch: Epoch) -> Result<(), Error> {
+        let (from, to) = self.generation.pending_of(epoch);
+        each(self.storage(), &from, &to, |at, _| {
+            batch.remove(Bytes::copy_from_slice(at));
+            Ok(())
+        })
     }
 
     /// States that the tree stood as it is up to `epoch`.
@@ -346,7 +344,7 @@ impl Engine {
             entries: root.map_or(0, |root| root.entries),
             tombstones: root.map_or(0, |root| root.tombstones),
             sealed_epoch: newest.map_or(0, |run| run.to.0),
-            pending: self.state.pending,
+            pending: self.shared.pending().entries(),
             held: self.held.entries,
             held_bytes: self.held.bytes,
             settle: self.settle.current(),

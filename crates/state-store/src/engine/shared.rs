@@ -1,7 +1,7 @@
 //! What the writer shares with readers: the disk, and a view of the seals that is replaced as a whole.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -15,6 +15,7 @@ use lattice_proto::convert::Seals;
 use super::changes::Recent;
 use super::damage::{SUSPICIONS_MAX, Suspicion, Suspicions, suspicion_of};
 use super::heard::HeardMap;
+use super::pending::Pending;
 use super::{Error, SealedRun, Settings};
 use crate::format::keys::Generation;
 use crate::storage::Storage;
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     pub(super) key: SigningKey,
     pub(super) heard: Mutex<HeardMap>,
     pub(super) pins: Mutex<Vec<Pinned>>,
+    pending: RwLock<Pending>,
     suspicions: Mutex<Suspicions>,
     view: RwLock<Arc<View>>,
     pins_made: AtomicU64,
@@ -112,6 +114,7 @@ impl Shared {
         settings: Settings,
         key: SigningKey,
         heard: HeardMap,
+        pending: Pending,
         last_change: u64,
     ) -> Self {
         let node = NodeId(key.verifying_key().to_bytes());
@@ -132,6 +135,7 @@ impl Shared {
             key,
             heard: Mutex::new(heard),
             pins: Mutex::new(Vec::new()),
+            pending: RwLock::new(pending),
             suspicions: Mutex::new(Suspicions::new()),
             view: RwLock::new(Arc::new(nothing)),
             pins_made: AtomicU64::new(0),
@@ -174,6 +178,16 @@ impl Shared {
 
     pub(super) fn heard(&self) -> MutexGuard<'_, HeardMap> {
         lock(&self.heard)
+    }
+
+    /// What awaits sealing, to look something up.
+    pub(super) fn pending(&self) -> RwLockReadGuard<'_, Pending> {
+        self.pending.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same for the writer, to change it.
+    pub(super) fn pending_mut(&self) -> RwLockWriteGuard<'_, Pending> {
+        self.pending.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn recent(&self) -> MutexGuard<'_, Recent> {

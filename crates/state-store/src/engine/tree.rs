@@ -4,7 +4,7 @@ use lattice_core::model::{EntryHead, Epoch, Key, KeyHash};
 use lattice_core::tree::{FANOUT, Node, Position, Summary};
 
 use super::Error;
-use super::records::Records;
+use super::shared::Shared;
 use crate::format::keys::{self, Generation};
 use crate::format::node::{self, KeyedNode};
 use crate::format::{Damaged, record};
@@ -166,33 +166,17 @@ impl<'a> Tree<'a> {
 /// The newest that the tree, or what awaits sealing, says of a key: what must be here, whatever the key's own
 /// record says. What awaits sealing is looked at first: an entry sealed in between is then found in the tree.
 pub(crate) fn covering(
-    storage: &dyn Storage,
+    shared: &Shared,
     generation: Generation,
     hash: &KeyHash,
 ) -> Result<Option<EntryHead>, Error> {
     let mut newest: Option<EntryHead> = None;
-    for epoch in pending_epochs(storage, generation)? {
-        let at = generation.pending(epoch, hash);
-        if let Some(pending) = Records::of(storage).get::<record::Pending>(&at)? {
-            let head = pending.parse(&at)?.1;
-            newest = Some(newest.filter(|newest| newest.dominates(&head)).unwrap_or(head));
-        }
+    for (_, head) in shared.pending().of(hash) {
+        newest = Some(newest.filter(|newest| newest.dominates(head)).unwrap_or(*head));
     }
-    let sealed = Tree::newest(storage, generation).find(hash)?.map(|(_, sealed)| sealed);
+    let sealed = Tree::newest(&*shared.storage, generation).find(hash)?.map(|(_, sealed)| sealed);
     Ok(match (newest, sealed) {
         (Some(newest), Some(sealed)) if sealed.dominates(&newest) => Some(sealed),
         (newest, sealed) => newest.or(sealed),
     })
-}
-
-/// The epochs that have entries awaiting their sealing, ascending.
-pub(crate) fn pending_epochs(storage: &dyn Storage, generation: Generation) -> Result<Vec<Epoch>, Error> {
-    let mut epochs = Vec::new();
-    let (mut from, to) = generation.all(keys::PENDING);
-    while let Some((at, _)) = storage.first(&from, &to)? {
-        let epoch = keys::epoch_in(&at).ok_or_else(|| Damaged::new(&at, "has no epoch"))?;
-        epochs.push(epoch);
-        (from, _) = generation.pending_from(epoch.next());
-    }
-    Ok(epochs)
 }

@@ -159,6 +159,7 @@ impl Engine {
         if ops.is_empty() || ops.len() > MAX_OPERATIONS {
             return Err(WriteError::Count { count: ops.len() });
         }
+        self.takes_more()?;
         let mut clock = group.clock.clone();
         let mut places: BTreeMap<Key, Place> = BTreeMap::new();
         let mut written = Vec::with_capacity(ops.len());

@@ -12,7 +12,7 @@
 //! | `l` number | changes of current entries, in the order of their commits, from this number on |
 //! | `t` expiry, key | the current entry of a key, whose value is dropped some time after its expiry |
 //! | `o` generation, entry digest | an older entry that a tree or a pending epoch still needs |
-//! | `p` generation, epoch, key hash | which entry of a key awaits the sealing of an epoch |
+//! | `p` generation, epoch, commit, index | heads of entries that a commit let await the sealing of an epoch |
 //! | `n` generation, position, epoch | a node of the tree, as it was from this epoch on |
 //! | `x` generation, expiry, key hash | a sealed entry that will expire |
 //! | `s` generation, first epoch | a run of seals with one root |
@@ -32,7 +32,6 @@ pub(crate) const SALVAGED: u8 = b'r';
 pub(crate) const TERM: u8 = b't';
 pub(crate) const CHANGE: u8 = b'l';
 pub(crate) const OLDER: u8 = b'o';
-/// Readers tell by it that an entry must be here, and so must see it no earlier than the entry itself.
 pub(crate) const PENDING: u8 = b'p';
 pub(crate) const NODE: u8 = b'n';
 pub(crate) const EXPIRY: u8 = b'x';
@@ -42,10 +41,10 @@ pub(crate) const GARBAGE: u8 = b'g';
 /// The records that live under a generation.
 pub(crate) const DERIVED: [u8; 6] = [OLDER, PENDING, NODE, EXPIRY, SEAL, GARBAGE];
 
-/// Whether readers look at a record before it is below a seal: nothing of it is shown before it is durable. What
-/// awaits sealing is one of them: it proves that an entry must be there. At the others only the writer looks.
+/// Whether readers look at a record before it is below a seal: nothing of it is shown before it is durable. At the
+/// others only the writer looks.
 pub(crate) fn is_served(at: &[u8]) -> bool {
-    matches!(at.first(), Some(&(CURRENT | PIECE | PENDING)))
+    matches!(at.first(), Some(&(CURRENT | PIECE)))
 }
 
 /// Which build of the derived records counts.
@@ -164,14 +163,14 @@ impl Generation {
         self.key(OLDER, &[entry.as_bytes()])
     }
 
-    /// An entry that awaits sealing.
-    pub(crate) fn pending(self, epoch: Epoch, key_hash: &KeyHash) -> Vec<u8> {
-        self.key(PENDING, &[&epoch.0.to_be_bytes(), key_hash.0.as_bytes()])
+    /// A list of what a commit, by its number, lets await the sealing of an epoch.
+    pub(crate) fn pending(self, epoch: Epoch, commit: u64, index: u32) -> Vec<u8> {
+        self.key(PENDING, &[&epoch.0.to_be_bytes(), &commit.to_be_bytes(), &index.to_be_bytes()])
     }
 
-    /// The pending entries of `from` and the epochs after it: `[from, to)`.
-    pub(crate) fn pending_from(self, from: Epoch) -> (Vec<u8>, Vec<u8>) {
-        (self.key(PENDING, &[&from.0.to_be_bytes()]), self.all(PENDING).1)
+    /// The lists of one epoch: `[from, to)`.
+    pub(crate) fn pending_of(self, epoch: Epoch) -> (Vec<u8>, Vec<u8>) {
+        (self.pending(epoch, 0, 0), self.pending(epoch.next(), 0, 0))
     }
 
     /// A node of the tree as of an epoch.
@@ -196,7 +195,7 @@ impl Generation {
     }
 }
 
-/// The epoch of a pending entry's or a garbage list's key.
+/// The epoch in the key of a list of what is pending, or of garbage.
 pub(crate) fn epoch_in(key: &[u8]) -> Option<Epoch> {
     key.get(5..13).and_then(|bytes| bytes.try_into().ok()).map(|bytes| Epoch(u64::from_be_bytes(bytes)))
 }
@@ -249,16 +248,15 @@ mod tests {
             node_towards(&deep).map(|hash| hash.0.as_bytes()[..3].to_vec()),
             Some(vec![0xab, 0xa0, 0])
         );
-        let hash = KeyHash(Digest([9; 32]));
-        assert_eq!(epoch_in(&generation.pending(Epoch(5), &hash)), Some(Epoch(5)));
+        assert_eq!(epoch_in(&generation.pending(Epoch(5), 1, 2)), Some(Epoch(5)));
+        assert!(generation.pending(Epoch(5), 255, 9) < generation.pending(Epoch(5), 256, 0));
+        let last = |generation: Generation| generation.pending(Epoch(u64::MAX), u64::MAX, u32::MAX);
         let (from, to) = generation.all(PENDING);
-        assert!(
-            from <= generation.pending(Epoch(0), &hash) && generation.pending(Epoch(u64::MAX), &hash) < to
-        );
+        assert!(from <= generation.pending(Epoch(0), 0, 0) && last(generation) < to);
         let (from, to) = generation.before(PENDING);
-        assert!(
-            from < Generation(6).pending(Epoch(u64::MAX), &hash) && to <= generation.pending(Epoch(0), &hash)
-        );
+        assert!(from < last(Generation(6)) && to <= generation.pending(Epoch(0), 0, 0));
+        let (from, to) = generation.pending_of(Epoch(5));
+        assert!(from <= generation.pending(Epoch(5), 0, 0) && generation.pending(Epoch(5), u64::MAX, 9) < to);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! rebuild starts on empty ground while the old one is swept away bit by bit.
 
 pub(crate) mod frame;
+pub(crate) mod heads;
 pub(crate) mod keys;
 pub(crate) mod manifest;
 pub(crate) mod node;

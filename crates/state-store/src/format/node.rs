@@ -1,18 +1,16 @@
 //! A node of the tree as a record.
 //!
-//! A bucket holds the keys of its entries rather than their hashes: most keys are shorter, and whoever has a
-//! key hash finds the entry by it. Writers are listed once a bucket. Children that hold nothing are left out
-//! of an inner node.
+//! A bucket holds heads with their keys (`heads`). Children that hold nothing are left out of an inner node.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use lattice_core::model::{Digest, EntryHead, HeadContent, Hlc, Key, KeyHash, NodeId, Version};
-use lattice_core::time::WallTime;
+use lattice_core::model::{Digest, EntryHead, Key, KeyHash};
 use lattice_core::tree::{FANOUT, Node, Position, Summary};
 use prost::Message;
 
 use super::frame::Damaged;
+use super::heads::Heads;
 use super::record;
 
 #[derive(Clone, PartialEq, Message)]
@@ -24,32 +22,9 @@ struct NodeRecord {
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Shape {
     #[prost(message, tag = "1")]
-    Bucket(BucketRecord),
+    Bucket(Heads),
     #[prost(message, tag = "2")]
     Inner(InnerRecord),
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct BucketRecord {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    writers: Vec<Bytes>,
-    #[prost(message, repeated, tag = "2")]
-    heads: Vec<HeadRecord>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct HeadRecord {
-    #[prost(bytes = "bytes", tag = "1")]
-    key: Bytes,
-    #[prost(fixed64, tag = "2")]
-    hlc: u64,
-    #[prost(uint32, tag = "3")]
-    writer: u32,
-    #[prost(uint64, optional, tag = "4")]
-    expires_ms: Option<u64>,
-    /// Empty for a deletion.
-    #[prost(bytes = "bytes", tag = "5")]
-    value_digest: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -92,30 +67,14 @@ pub(crate) fn encode(at: &[u8], node: &Node, keys: &HashMap<KeyHash, Key>) -> Re
     Ok(record::encode(at, &NodeRecord { shape: Some(shape) }))
 }
 
-fn bucket(at: &[u8], heads: &[EntryHead], keys: &HashMap<KeyHash, Key>) -> Result<BucketRecord, Damaged> {
-    let mut writers: Vec<NodeId> = Vec::new();
-    let mut records = Vec::with_capacity(heads.len());
+fn bucket(at: &[u8], heads: &[EntryHead], keys: &HashMap<KeyHash, Key>) -> Result<Heads, Damaged> {
+    let mut record = Heads::default();
     for head in heads {
         let key =
             keys.get(&head.key_hash).ok_or_else(|| Damaged::new(at, "holds a key hash without a key"))?;
-        let place = writers.iter().position(|writer| *writer == head.version.writer);
-        let writer = place.unwrap_or_else(|| {
-            writers.push(head.version.writer);
-            writers.len() - 1
-        });
-        records.push(HeadRecord {
-            key: key.clone().into_bytes(),
-            hlc: head.version.hlc.0,
-            writer: u32::try_from(writer).expect("a bucket has at most 32 writers"),
-            expires_ms: head.expires.map(WallTime::millis),
-            value_digest: match &head.content {
-                HeadContent::Value(digest) => Bytes::copy_from_slice(digest.as_bytes()),
-                HeadContent::Tombstone => Bytes::new(),
-            },
-        });
+        record.push(key, head);
     }
-    let writers = writers.iter().map(|writer| Bytes::copy_from_slice(writer.as_bytes())).collect();
-    Ok(BucketRecord { writers, heads: records })
+    Ok(record)
 }
 
 fn inner(children: &[Summary; FANOUT]) -> InnerRecord {
@@ -140,27 +99,9 @@ pub(crate) fn decode(at: &[u8], position: &Position, framed: &Bytes) -> Result<K
     }
 }
 
-fn decode_bucket(at: &[u8], position: &Position, bucket: BucketRecord) -> Result<KeyedNode, Damaged> {
-    let damaged = |problem: &dyn std::fmt::Display| Damaged::new(at, problem);
-    let mut keys = Vec::with_capacity(bucket.heads.len());
-    let mut heads = Vec::with_capacity(bucket.heads.len());
-    for head in bucket.heads {
-        let key = Key::try_from(head.key).map_err(|error| damaged(&error))?;
-        let writer = bucket.writers.get(head.writer as usize).ok_or_else(|| damaged(&"names no writer"))?;
-        let writer = NodeId::try_from(writer.as_ref()).map_err(|error| damaged(&error))?;
-        let content = match head.value_digest.as_ref() {
-            [] => HeadContent::Tombstone,
-            digest => HeadContent::Value(Digest::try_from(digest).map_err(|error| damaged(&error))?),
-        };
-        heads.push(EntryHead {
-            key_hash: key.hash(),
-            version: Version { hlc: Hlc(head.hlc), writer },
-            expires: head.expires_ms.map(WallTime),
-            content,
-        });
-        keys.push(key);
-    }
-    let node = Node::bucket(position, heads).map_err(|error| damaged(&error))?;
+fn decode_bucket(at: &[u8], position: &Position, bucket: Heads) -> Result<KeyedNode, Damaged> {
+    let (keys, heads) = bucket.parse(at)?.into_iter().unzip();
+    let node = Node::bucket(position, heads).map_err(|error| Damaged::new(at, error))?;
     Ok(KeyedNode { node, keys })
 }
 
@@ -198,6 +139,9 @@ pub(crate) fn named(content: &[u8]) -> Vec<(Key, EntryHead)> {
 
 #[cfg(test)]
 mod tests {
+    use lattice_core::model::{HeadContent, Hlc, NodeId, Version};
+    use lattice_core::time::WallTime;
+
     use super::*;
 
     fn head(key: &Key, tombstone: bool) -> EntryHead {

@@ -2,7 +2,7 @@
 //! versioned with it: fields are only added.
 
 use bytes::Bytes;
-use lattice_core::model::{EntryHead, Epoch, Incarnation, Key};
+use lattice_core::model::{EntryHead, Epoch, Incarnation};
 use lattice_core::seal::Run;
 use lattice_proto::{convert, types::v1 as types};
 use prost::Message;
@@ -41,33 +41,30 @@ pub(crate) struct State {
     /// The clock's high water.
     #[prost(fixed64, tag = "2")]
     pub clock: u64,
-    /// Entries that await sealing.
-    #[prost(uint64, tag = "3")]
-    pub pending: u64,
     /// Sealed entries up to the expiry mark.
-    #[prost(uint64, tag = "4")]
+    #[prost(uint64, tag = "3")]
     pub expired: u64,
     /// The expiry mark: the last expiry record that was counted (and removed), without its generation.
-    #[prost(bytes = "bytes", tag = "5")]
+    #[prost(bytes = "bytes", tag = "4")]
     pub expired_mark: Bytes,
     /// The number of the next garbage list.
-    #[prost(uint32, tag = "6")]
+    #[prost(uint32, tag = "5")]
     pub garbage_index: u32,
     /// The next commit's number.
-    #[prost(uint64, tag = "7")]
+    #[prost(uint64, tag = "6")]
     pub commit: u64,
     /// The first epoch that still takes entries: the next one to seal, or the one after it once that is being
     /// sealed.
-    #[prost(uint64, tag = "8")]
+    #[prost(uint64, tag = "7")]
     pub open_epoch: u64,
     /// The number of the last change of a current entry.
-    #[prost(uint64, tag = "9")]
+    #[prost(uint64, tag = "8")]
     pub change: u64,
     /// The number of the first change that is noted still; 0 when none was ever forgotten.
-    #[prost(uint64, tag = "10")]
+    #[prost(uint64, tag = "9")]
     pub change_from: u64,
     /// Bytes of all notes of changes.
-    #[prost(uint64, tag = "11")]
+    #[prost(uint64, tag = "10")]
     pub change_bytes: u64,
 }
 
@@ -170,15 +167,6 @@ pub(crate) struct Heard {
     pub replaced: Vec<Bytes>,
 }
 
-/// `p`: an entry that awaits sealing, as far as the tree needs it.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Pending {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub key: Bytes,
-    #[prost(message, required, tag = "2")]
-    pub head: types::EntryHead,
-}
-
 /// `s`: a run of seals.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SealRun {
@@ -239,22 +227,6 @@ pub(crate) fn decode<Record: Message + Default>(key: &[u8], framed: &Bytes) -> R
     Record::decode(frame::open(key, framed)?).map_err(|error| Damaged::new(key, error))
 }
 
-impl Pending {
-    pub(crate) fn new(key: &Key, head: &EntryHead) -> Self {
-        Self { key: key.clone().into_bytes(), head: head.into() }
-    }
-
-    /// What the record at `at` says.
-    pub(crate) fn parse(self, at: &[u8]) -> Result<(Key, EntryHead), Damaged> {
-        let key = Key::try_from(self.key).map_err(|error| Damaged::new(at, error))?;
-        let head = EntryHead::try_from(self.head).map_err(|error| Damaged::new(at, error))?;
-        match key.hash() == head.key_hash {
-            true => Ok((key, head)),
-            false => Err(Damaged::new(at, "names a key and the hash of another")),
-        }
-    }
-}
-
 impl DamagedKey {
     /// What the damaged entry was; `None` where nothing intact tells.
     pub(crate) fn head(&self) -> Option<EntryHead> {
@@ -297,9 +269,4 @@ pub(crate) fn last_commit(bytes: &[u8]) -> Option<u64> {
         Some(number)
     });
     numbers.max()
-}
-
-/// The entry that a pending record names, wherever it stood.
-pub(crate) fn pending(content: &Bytes) -> Option<(Key, EntryHead)> {
-    Pending::decode(content.clone()).ok()?.parse(&[]).ok()
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use lattice_core::model::{EntryHead, Key};
 
 use crate::engine::{self, Engine, Lost, Now};
-use crate::format::{frame, keys, node, record};
+use crate::format::{frame, heads, keys, node, record};
 use files::{Finder, Item, What};
 
 /// The report in the folder, and the file that says that all is done.
@@ -282,7 +282,7 @@ fn named(kind: u8, content: &Bytes) -> Vec<(Key, EntryHead)> {
             let entry = engine::stored(content).map(|(entry, _)| entry);
             entry.into_iter().map(|entry| (entry.key.clone(), entry.head())).collect()
         }
-        keys::PENDING => record::pending(content).into_iter().collect(),
+        keys::PENDING => heads::named(content),
         keys::NODE => node::named(content),
         _ => Vec::new(),
     }

@@ -23,7 +23,7 @@ pub mod sled_log;
 #[cfg(test)]
 mod contract;
 
-pub use batch::Batch;
+pub use batch::{Batch, Write};
 pub use guarded::{Guarded, Watermark};
 pub(crate) use guarded::{SUSPECT, WATERMARK};
 pub use memory::MemoryStorage;

@@ -105,11 +105,19 @@ impl SledStorage {
         self.db.as_ref().expect("it is taken only when dropped")
     }
 
-    /// What the hidden keys of a batch hold. It also brings their pages into memory, so that sled, which lets
-    /// nobody read while it applies a batch, applies it the sooner.
+    /// What the hidden keys of a batch hold, read where the writer has not. It also brings their pages into memory,
+    /// so that sled, which lets nobody read while it applies a batch, applies it the sooner.
     fn before(&self, batch: &Batch) -> Result<Before, Error> {
-        let hidden = batch.iter().map(|(key, _)| key).filter(|key| (self.hidden)(key));
-        hidden.map(|key| Ok((key.clone(), self.db().get(key)?.map(owned)))).collect()
+        let hidden = batch.writes().filter(|(key, _)| (self.hidden)(key));
+        let before = hidden.map(|(key, write)| {
+            let held = match &write.held {
+                Some(held) => held.clone(),
+                None => self.db().get(key)?.map(owned),
+            };
+            debug_assert_eq!(held, self.db().get(key)?.map(owned), "the writer says what the disk holds");
+            Ok((key.clone(), held))
+        });
+        before.collect()
     }
 
     /// Applies a batch, durable when this returns. `visible` is called when sled shows it already.

@@ -288,6 +288,6 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::Entry { .. } | Error::Suspect => Status::data_loss(error.to_string()),
         Error::Recovering => reason::with(Status::unavailable(error.to_string()), reason::RECOVERING),
         Error::Gone => Status::aborted(error.to_string()),
-        Error::Failed => Status::unavailable(error.to_string()),
+        Error::Failed | Error::Busy { .. } => Status::unavailable(error.to_string()),
     }
 }

@@ -317,6 +317,7 @@ fn an_entry_under_no_root_awaits_sealing_again() {
     let (from, to) = keys::Generation::default().all(keys::PENDING);
     let (at, _) = store.storage.first(&from, &to).unwrap().unwrap();
     store.lose(at.to_vec());
+    let mut store = store.restarted();
     assert_eq!(kinds(&mut store), [FindingKind::Uncovered]);
     store.seal_through(10);
     assert_eq!(store.check(), []);
