@@ -12,7 +12,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use lattice_core::model::{Content, Digest, EntryHead, Key, KeyHash};
+use lattice_core::model::{Content, Digest, EntryHead, Epoch, Key, KeyHash};
 use lattice_core::tree::{Node, Position, Summary, root_of};
 
 use super::damage::{SUSPICIONS_MAX, Suspicion, suspicion_of};
@@ -40,7 +40,7 @@ const OTHERS: [u8; 10] = [
     keys::OLDER,
     keys::EXPIRY,
     keys::SEAL,
-    keys::GARBAGE,
+    keys::HISTORY,
     keys::DAMAGED,
 ];
 
@@ -153,7 +153,7 @@ impl Check {
             Ok((position, bucket)) => {
                 if let Node::Bucket(heads) = &bucket.node {
                     for (key, head) in bucket.keys.iter().zip(heads) {
-                        self.check_sealed(view.generation, key, head)?;
+                        self.check_sealed(view.generation, run.to, key, head)?;
                     }
                 }
                 position
@@ -169,7 +169,7 @@ impl Check {
     fn reach(
         &mut self,
         view: &View,
-        as_of: lattice_core::model::Epoch,
+        as_of: Epoch,
         root: &Summary,
         towards: &KeyHash,
     ) -> Result<Reached, Error> {
@@ -184,12 +184,12 @@ impl Check {
                     let nothing = KeyedNode { node: Node::empty_bucket(), keys: Vec::new() };
                     return Ok(Ok((position, nothing)));
                 }
-                Ok(None) => return Ok(Err((position, missing(view.generation, as_of)))),
+                Ok(None) => return Ok(Err((position, missing(view.generation)))),
                 Err(Error::Damaged(damaged)) => return Ok(Err((position, damaged))),
                 Err(error) => return Err(error),
             };
             if above.is_none() && root_of(&node.node.summary()).as_ref() != Some(root) {
-                return Ok(Err((position, missing(view.generation, as_of))));
+                return Ok(Err((position, missing(view.generation))));
             }
             match &node.node {
                 Node::Inner(children) => {
@@ -202,12 +202,18 @@ impl Check {
                 }
             }
         }
-        Ok(Err((Position::ROOT, missing(view.generation, as_of))))
+        Ok(Err((Position::ROOT, missing(view.generation))))
     }
 
     /// An entry under the root: it reads, and is what the bucket says.
-    fn check_sealed(&mut self, generation: Generation, key: &Key, head: &EntryHead) -> Result<(), Error> {
-        match self.reader.entry_of(generation, key, head) {
+    fn check_sealed(
+        &mut self,
+        generation: Generation,
+        as_of: Epoch,
+        key: &Key,
+        head: &EntryHead,
+    ) -> Result<(), Error> {
+        match self.reader.entry_of(generation, as_of, key, head) {
             Ok(entry) => {
                 let value = match &entry.content {
                     Content::Value(value) => value.len(),
@@ -283,7 +289,7 @@ impl Check {
                         let hash = key.hash();
                         if self.reader.shared.pending().get(epoch, &hash).is_some_and(|waits| waits.1 == head)
                         {
-                            self.check_sealed(generation, &key, &head)?;
+                            self.check_sealed(generation, epoch, &key, &head)?;
                         }
                     }
                 }
@@ -338,8 +344,8 @@ fn others(kind: usize) -> Place {
     Place::Others(kind, Bytes::copy_from_slice(&OTHERS[kind..=kind]))
 }
 
-fn missing(generation: Generation, as_of: lattice_core::model::Epoch) -> Damaged {
-    Damaged::new(&generation.node(&Position::ROOT, as_of), "is not the root that was sealed")
+fn missing(generation: Generation) -> Damaged {
+    Damaged::new(&generation.node(&Position::ROOT), "is not the root that was sealed")
 }
 
 /// The first key hash after all below a position; `None` at the end.

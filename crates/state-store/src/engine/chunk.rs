@@ -3,17 +3,18 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use lattice_core::model::{Digest, EntryHead, Epoch, HeadContent, Key, KeyHash};
 use lattice_core::seal::Root;
 use lattice_core::time::WallTime;
 use lattice_core::tree::{ApplyError, Node, Position, apply};
 
-use super::repair::remove_entry;
+use super::records::Records;
 use super::sealing::Work;
 use super::tree::Tree;
 use super::{Engine, Error};
-use crate::format::{Damaged, node};
+use crate::format::Damaged;
+use crate::format::history::{self, Was};
+use crate::format::node::{self, Age, KeyedNode};
 
 /// The least key hash.
 pub(super) const NO_HASH: KeyHash = KeyHash(Digest([0; 32]));
@@ -21,8 +22,7 @@ pub(super) const NO_HASH: KeyHash = KeyHash(Digest([0; 32]));
 /// What the disk holds below the positions that change.
 #[derive(Default)]
 struct Loaded {
-    /// Since when each node was as it is.
-    epochs: HashMap<Position, Epoch>,
+    nodes: HashMap<Position, (KeyedNode, Age)>,
     keys: HashMap<KeyHash, Key>,
     heads: HashMap<KeyHash, EntryHead>,
 }
@@ -43,51 +43,78 @@ impl Engine {
         let tree = Tree::newest(self.storage(), self.generation);
         let loaded = RefCell::new(Loaded::default());
         let applied = apply(entries.iter().map(|(_, head)| *head), |position: &Position| {
-            let Some((keyed, since)) = tree.node(position)? else { return Ok(None) };
+            let Some((keyed, age)) = tree.node(position)? else { return Ok(None) };
             let mut loaded = loaded.borrow_mut();
-            loaded.epochs.insert(*position, since);
             if let Node::Bucket(heads) = &keyed.node {
                 for (head, key) in heads.iter().zip(&keyed.keys) {
                     loaded.heads.insert(head.key_hash, *head);
                     loaded.keys.insert(head.key_hash, key.clone());
                 }
             }
-            Ok(Some(keyed.node))
+            let node = keyed.node.clone();
+            loaded.nodes.insert(*position, (keyed, age));
+            Ok(Some(node))
         });
-        let applied = applied.map_err(|error| self.apply_error(error, epoch))?;
-        let Loaded { epochs, mut keys, heads } = loaded.into_inner();
+        let applied = applied.map_err(|error| self.apply_error(error))?;
+        let Loaded { mut nodes, mut keys, heads } = loaded.into_inner();
 
         for (key, head) in entries {
-            self.settle_entry(work, &head, heads.get(&head.key_hash))?;
+            self.settle_entry(work, epoch, &head, heads.get(&head.key_hash))?;
             keys.insert(head.key_hash, key);
         }
-        for (position, changed) in &applied.nodes {
-            let at = self.generation.node(position, epoch);
-            let framed = node::encode(&at, changed, &keys)?;
+        for (position, changed) in applied.nodes {
+            let at = self.generation.node(&position);
+            let changed = KeyedNode::with_keys(changed, &keys)
+                .ok_or_else(|| Damaged::new(&at, "holds a key hash without a key"))?;
+            let before = nodes.remove(&position);
+            let first = before.as_ref().map_or(epoch, |(_, age)| age.first);
+            let framed = node::encode(&at, &changed, Age { since: epoch, first });
             work.batch.put(at, framed);
-            if let Some(since) = epochs.get(position).filter(|since| **since < epoch) {
-                work.garbage.nodes.push(self.generation.node(position, *since).into());
+            if let Some((before, age)) = before.filter(|(_, age)| age.first < epoch) {
+                self.note_history(work, epoch, &position, (before, age), &changed.node)?;
             }
         }
         Ok(applied.root)
+    }
+
+    /// Notes what a node was before `epoch`, of which `after` is a part already or all.
+    fn note_history(
+        &self,
+        work: &mut Work,
+        epoch: Epoch,
+        position: &Position,
+        (mut before, age): (KeyedNode, Age),
+        after: &Node,
+    ) -> Result<(), Error> {
+        let at = self.generation.history(epoch, position);
+        let mut since = age.since;
+        if since == epoch {
+            // An earlier chunk of the epoch changed it, too.
+            let tree = Tree::as_of(self.storage(), self.generation, epoch.previous());
+            let earlier = tree.node(position)?;
+            let (node, age) = earlier.ok_or_else(|| Damaged::new(&at, "is missing from the tree"))?;
+            (before, since) = (node, age.since);
+        }
+        let framed = history::encode(&at, &Was::between(before, after), since);
+        work.batch.put(at, framed);
+        Ok(())
     }
 
     /// What becomes of a pending entry, and of the one that the tree had in its place.
     fn settle_entry(
         &self,
         work: &mut Work,
+        epoch: Epoch,
         head: &EntryHead,
         sealed: Option<&EntryHead>,
     ) -> Result<(), Error> {
         match sealed {
             Some(sealed) if sealed == head => {}
             Some(sealed) if sealed.dominates(head) => {
-                // It came after what beats it was sealed: no tree ever needs it.
-                let digest = head.digest();
-                remove_entry(self.storage(), &mut work.batch, self.generation.older(&digest), &digest)?;
+                // It came after what beats it was sealed, which stays what the trees hold.
+                self.put_back(work, epoch, head)?;
             }
             Some(sealed) => {
-                work.garbage.entries.push(Bytes::copy_from_slice(sealed.digest().as_bytes()));
                 if let Some(expires) = expiry(sealed) {
                     if self.counted(work, expires, &sealed.key_hash) {
                         work.state.expired = work.state.expired.saturating_sub(1);
@@ -98,6 +125,24 @@ impl Engine {
                 self.note_expiry(work, head);
             }
             None => self.note_expiry(work, head),
+        }
+        Ok(())
+    }
+
+    /// Keeps what was replaced in `epoch` until the next of its key is sealed, in place of `beaten`, which no tree
+    /// needs.
+    fn put_back(&self, work: &mut Work, epoch: Epoch, beaten: &EntryHead) -> Result<(), Error> {
+        let hash = &beaten.key_hash;
+        let Some(next) = self.shared.pending().next_epoch(epoch, hash) else { return Ok(()) };
+        let (from, to) = (self.generation.older(epoch, hash), self.generation.older(next, hash));
+        let records = Records::of(self.storage());
+        if let Some(kept) = records.kept(&to)?.filter(|kept| kept.head() == *beaten) {
+            kept.remove_value(&mut work.batch);
+            work.batch.remove(to.clone());
+            if let Some(kept) = records.kept(&from)? {
+                kept.move_to(&mut work.batch, to);
+                work.batch.remove(from);
+            }
         }
         Ok(())
     }
@@ -119,12 +164,11 @@ impl Engine {
         without_generation(&at) <= &work.state.expired_mark[..]
     }
 
-    fn apply_error(&self, error: ApplyError<Error>, epoch: Epoch) -> Error {
+    fn apply_error(&self, error: ApplyError<Error>) -> Error {
         match error {
             ApplyError::Load(error) => error,
             ApplyError::Missing { position } | ApplyError::Mismatch { position } => {
-                Damaged::new(&self.generation.node(&position, epoch), "is not what its parent commits to")
-                    .into()
+                Damaged::new(&self.generation.node(&position), "is not what its parent commits to").into()
             }
         }
     }

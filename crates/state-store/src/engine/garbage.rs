@@ -1,79 +1,56 @@
-//! Deletes what no retained tree needs any more, a bounded amount with each seal.
+//! Deletes what no retained tree needs any more, a bounded amount with each step of sealing.
 //!
-//! Whatever a seal leaves behind is listed under its epoch: it stays until the trees before that epoch are out
-//! of reach. The reach is the one that was published *before*: a reader that began under an older view notices
-//! on finishing that its seal is gone.
+//! What an epoch replaced (entries, and nodes of the tree) stands under that epoch until the trees before it are out
+//! of reach. The reach is the one that was published *before*: a reader that began under an older view notices on
+//! finishing that its seal is gone.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use lattice_core::model::{Digest, Epoch};
+use lattice_core::model::Epoch;
 use lattice_core::time::WallTime;
 
+use super::older;
 use super::open::{put, take};
 use super::records::{Records, parse_kept};
-use super::repair::remove_entry;
 use super::sealing::{CHUNK, Work};
 use super::{Engine, Error, Step};
-use crate::format::{keys, record};
+use crate::format::keys;
 use crate::storage::Batch;
 
-/// How many records a list of garbage names.
-const LIST: usize = 512;
-/// How many lists are deleted with one commit: more than one chunk adds, so that they never pile up.
-const LISTS: usize = 16;
+/// How many records are deleted with one commit: more than one chunk adds, so that they never pile up.
+const RECORDS: usize = 4 * CHUNK;
 
 impl Engine {
-    /// Lists what the step at hand leaves without use, under the epoch that is being sealed.
-    pub(super) fn write_garbage(&self, work: &mut Work) {
-        let epoch = self.state.next_epoch();
-        let record::Garbage { nodes, entries } = std::mem::take(&mut work.garbage);
-        let lists =
-            nodes.chunks(LIST).map(|nodes| record::Garbage { nodes: nodes.to_vec(), entries: Vec::new() });
-        let lists = lists.chain(
-            entries
-                .chunks(LIST)
-                .map(|entries| record::Garbage { nodes: Vec::new(), entries: entries.to_vec() }),
-        );
-        for list in lists {
-            let at = self.generation.garbage(epoch, work.state.garbage_index);
-            work.state.garbage_index = work.state.garbage_index.wrapping_add(1);
-            let framed = record::encode(&at, &list);
-            work.batch.put(at, framed);
-        }
-    }
-
     /// Deletes what is out of reach by now.
     pub(super) fn collect(&self, work: &mut Work) -> Result<(), Error> {
-        for (at, list) in self.unreachable(LISTS)? {
-            for node in list.nodes {
-                work.batch.remove(node);
-            }
-            for entry in list.entries {
-                let Ok(digest) = Digest::try_from(entry.as_ref()) else { continue };
-                remove_entry(self.storage(), &mut work.batch, self.generation.older(&digest), &digest)?;
+        for (at, framed) in self.unreachable(RECORDS)? {
+            if at.first() == Some(&keys::OLDER)
+                && let Ok(kept) = parse_kept(&at, framed)
+            {
+                // Of what does not read, pieces may stay behind: a waste of room, and no loss.
+                kept.remove_value(&mut work.batch);
             }
             work.batch.remove(at);
         }
         Ok(())
     }
 
-    fn unreachable(&self, max: usize) -> Result<Vec<(Bytes, record::Garbage)>, Error> {
+    fn unreachable(&self, max: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
         let horizon = self.shared.view().horizon;
         let reach = self.shared.pinned(self.observed).map_or(horizon, |pinned| pinned.min(horizon));
-        let (from, _) = self.generation.all(keys::GARBAGE);
-        let to = self.generation.garbage(Epoch(reach.0.saturating_add(1)), 0);
-        let mut lists = Vec::new();
-        take(self.storage(), &from, &to, |at, framed| {
-            if lists.len() == max {
-                return Ok(ControlFlow::Break(()));
-            }
-            // What a damaged list names stays on the disk for good: a waste of room, and no loss.
-            let list = record::decode(at, &framed).unwrap_or_default();
-            lists.push((Bytes::copy_from_slice(at), list));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(lists)
+        let mut records = Vec::new();
+        for tag in [keys::OLDER, keys::HISTORY] {
+            let (from, to) = self.generation.until(tag, reach);
+            take(self.storage(), &from, &to, |at, framed| {
+                if records.len() == max {
+                    return Ok(ControlFlow::Break(()));
+                }
+                records.push((Bytes::copy_from_slice(at), framed));
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        Ok(records)
     }
 
     /// Cleans up while nothing else is to be done, at `time` by the clock that sealing follows.
@@ -125,7 +102,7 @@ impl Engine {
         let Ok(kept) = parse_kept(at, framed) else { return Ok(()) };
         let head = kept.head();
         let records = Records::of(self.storage());
-        let older = records.has(&self.generation.older(&head.digest()))?;
+        let older = older::find(&records, self.storage(), self.generation, Epoch(0), &head)?.is_some();
         // A damaged current entry may be this one.
         let current = records.current(&kept.entry.key);
         let current =

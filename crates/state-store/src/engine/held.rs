@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use lattice_core::model::Entry;
+use lattice_core::model::{Entry, Epoch};
 
 use super::damage::FindingKind;
 use super::group::Group;
 use super::merge::Origin;
+use super::older;
 use super::open::{each, take};
 use super::records::{Records, parse_kept, put_entry};
 use super::{Engine, Error, Now, Step};
@@ -135,6 +136,6 @@ impl Engine {
             Ok(_) | Err(Error::Damaged(_)) => {}
             Err(error) => return Err(error),
         }
-        records.has(&self.generation.older(&head.digest()))
+        Ok(older::find(&records, self.storage(), self.generation, Epoch(0), &head)?.is_some())
     }
 }

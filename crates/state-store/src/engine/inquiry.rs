@@ -290,7 +290,7 @@ impl Engine {
         {
             let top = tree.node(&Position::ROOT)?.and_then(|(top, _)| root_of(&top.node.summary()));
             if top != newest.run.root {
-                let at = self.generation.node(&Position::ROOT, newest.run.to);
+                let at = self.generation.node(&Position::ROOT);
                 return Err(Damaged::new(&at, "is not the root that was sealed").into());
             }
         }

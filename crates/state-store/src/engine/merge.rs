@@ -6,8 +6,8 @@ use lattice_core::time::WallTime;
 use super::expiry::{forget_term, note_term};
 use super::group::{Committed, Group};
 use super::held::Holding;
-use super::records::{put_current, put_entry};
-use super::repair::{Before, Placed, remove_entry};
+use super::records::put_current;
+use super::repair::{Before, Placed};
 use super::tree::Tree;
 use super::{Engine, Error, Now};
 
@@ -191,10 +191,7 @@ impl Engine {
                 // Never sealed, and beaten within its epoch: nobody will ask for it.
                 before.remove_value(&mut group.batch);
             } else {
-                before.move_to(&mut group.batch, self.generation.older(&replaced.digest()));
-            }
-            if let Some(pending) = pending.filter(|pending| *pending != replaced) {
-                self.remove_older(group, &pending)?;
+                before.move_to(&mut group.batch, self.generation.older(epoch, &head.key_hash));
             }
         }
         put_current(&mut group.batch, entry, held);
@@ -223,25 +220,21 @@ impl Engine {
         {
             return Ok(false);
         }
-        if let Some(pending) = self.pending(group, epoch, &head.key_hash) {
+        let kept = if let Some(pending) = self.pending(group, epoch, &head.key_hash) {
             if pending.dominates(head) {
                 return Ok(false);
             }
-            self.remove_older(group, &pending)?;
+            self.replace_older(group, epoch, entry)?
         } else {
             let sealed = Tree::newest(self.storage(), self.generation).find(&head.key_hash)?;
             if sealed.is_some_and(|(_, sealed)| sealed.dominates(head)) {
                 return Ok(false);
             }
+            self.insert_older(group, epoch, entry)?
+        };
+        if kept {
+            group.pending.insert(epoch, &entry.key, head);
         }
-        put_entry(&mut group.batch, self.generation.older(&head.digest()), entry);
-        group.pending.insert(epoch, &entry.key, head);
-        Ok(true)
-    }
-
-    /// Removes an older entry and its value.
-    fn remove_older(&self, group: &mut Group, head: &EntryHead) -> Result<(), Error> {
-        let digest = head.digest();
-        remove_entry(self.storage(), &mut group.batch, self.generation.older(&digest), &digest)
+        Ok(kept)
     }
 }

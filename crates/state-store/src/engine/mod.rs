@@ -9,10 +9,11 @@
 //! needs it. A seal takes the pending entries of one epoch into the tree, in chunks that are committed one by
 //! one, so that no seal holds up writes for long; the last chunk carries the seal itself and the next epoch. What arrives in
 //! between waits for the epoch after, so that a seal has an end also while much arrives late.
-//! What the tree no longer needs goes to a garbage list, and is deleted once no retained seal reaches it.
+//! Of the tree, the newest is kept, and beside it by epoch what was changed in it: a retained seal is read backwards
+//! from there. What no retained seal needs any more is deleted with the seals that follow, a range of epochs.
 //!
 //! - `write`, `merge`: what clients write, what peers bring; `held`: what is ahead of time; `group`: commits.
-//! - `pending`: what awaits sealing.
+//! - `pending`: what awaits sealing; `older`: what was replaced, and is needed still.
 //! - `changes`: the order of commits, for those who watch.
 //! - `expiry`: gives back the space of values that expired.
 //! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
@@ -34,6 +35,7 @@ mod heard;
 mod held;
 mod inquiry;
 mod merge;
+mod older;
 mod open;
 mod pending;
 mod prove;

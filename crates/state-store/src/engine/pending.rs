@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use lattice_core::model::{EntryHead, Epoch, Key, KeyHash};
+use lattice_core::model::{Digest, EntryHead, Epoch, Key, KeyHash};
 
 use super::group::Group;
 use super::open::each;
@@ -81,6 +81,12 @@ impl Pending {
             self.entries += 1;
             self.bytes += bytes;
         }
+    }
+
+    /// The first epoch after `epoch` that something of a key awaits.
+    pub(super) fn next_epoch(&self, epoch: Epoch, hash: &KeyHash) -> Option<Epoch> {
+        let mut later = self.epochs.range((Bound::Excluded(epoch), Bound::Unbounded));
+        later.find(|(_, waiting)| waiting.contains_key(hash)).map(|(epoch, _)| *epoch)
     }
 
     /// The first epoch that something awaits.
@@ -156,6 +162,12 @@ impl Added {
         let place = (epoch, head.key_hash);
         let before = self.waiting.insert(place, (key.clone(), *head));
         self.replaced.push((place, before));
+    }
+
+    /// The first epoch after `epoch` that something of a key awaits.
+    pub(super) fn next_epoch(&self, epoch: Epoch, hash: &KeyHash) -> Option<Epoch> {
+        let mut later = self.waiting.range((epoch.next(), KeyHash(Digest([0; 32])))..);
+        later.find(|((_, waiting), _)| waiting == hash).map(|((epoch, _), _)| *epoch)
     }
 
     /// Whether it adds nothing.

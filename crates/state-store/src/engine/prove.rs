@@ -70,7 +70,7 @@ impl Reader {
         let KeyPath { nodes, found } = tree.path(&hash)?;
         let proof = Proof::build(&nodes, &hash).map_err(|error| Damaged::new(hash.0.as_bytes(), error))?;
         let entry = match &found {
-            Some((key, head)) => Some(self.entry_of(view.generation, key, head)?),
+            Some((key, head)) => Some(self.entry_of(view.generation, run.to, key, head)?),
             None => None,
         };
         let current = Records::of(&*self.shared.storage).current(key)?.map(|current| current.head());

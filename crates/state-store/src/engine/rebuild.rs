@@ -130,8 +130,7 @@ impl Engine {
         if !due.is_empty() {
             self.take_into_tree(&mut work, epoch, due)?;
         }
-        self.write_garbage(&mut work);
-        let Work { mut batch, state, .. } = work;
+        let Work { mut batch, state } = work;
         added.write(&mut batch, self.generation, self.commits + 1);
         let rebuild = done.map(|key| record::Rebuild { done: key });
         match &rebuild {

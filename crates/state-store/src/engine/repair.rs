@@ -14,7 +14,7 @@ use super::expiry::note_term;
 use super::group::Group;
 use super::merge::Origin;
 use super::open::take;
-use super::records::{Kept, Records, put_entry};
+use super::records::{Kept, put_entry};
 use super::tree::covering;
 use super::{Engine, Error};
 use crate::format::keys;
@@ -165,23 +165,6 @@ impl Engine {
         self.clear_note(group, &entry.key, None)?;
         Ok(Placed::Repaired)
     }
-}
-
-/// Removes an entry's record and its value, whether they read or not.
-pub(super) fn remove_entry(
-    storage: &dyn Storage,
-    batch: &mut Batch,
-    at: Vec<u8>,
-    digest: &Digest,
-) -> Result<(), Error> {
-    match Records::with(storage, batch).kept(&at) {
-        Ok(Some(kept)) => kept.remove_value(batch),
-        Ok(None) => return Ok(()),
-        Err(Error::Damaged(_)) => remove_pieces(storage, batch, digest)?,
-        Err(error) => return Err(error),
-    }
-    batch.remove(at);
-    Ok(())
 }
 
 /// Removes all pieces of an entry's value, however many there should be.

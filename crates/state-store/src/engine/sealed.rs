@@ -89,7 +89,7 @@ impl SealedEntries {
                         if head.is_tombstone() || head.expires.is_some_and(|expires| expires <= self.end) {
                             continue;
                         }
-                        entries.push(self.reader.entry_of(self.generation, key, head)?);
+                        entries.push(self.reader.entry_of(self.generation, self.as_of, key, head)?);
                     }
                     if !entries.is_empty() {
                         return Ok(Some(entries));

@@ -28,7 +28,6 @@ pub(super) const CHUNK: usize = 1_024;
 pub(super) struct Work {
     pub(super) batch: Batch,
     pub(super) state: record::State,
-    pub(super) garbage: record::Garbage,
 }
 
 impl Engine {
@@ -173,7 +172,7 @@ impl Engine {
     }
 
     pub(super) fn work(&self) -> Work {
-        Work { batch: Batch::default(), state: self.state.clone(), garbage: record::Garbage::default() }
+        Work { batch: Batch::default(), state: self.state.clone() }
     }
 
     /// Takes a chunk of an epoch's pending entries into the tree, and seals the epoch with the last of them.
@@ -260,7 +259,7 @@ impl Engine {
     }
 
     fn commit_work(&mut self, mut work: Work) -> Result<Step, Error> {
-        self.write_garbage(&mut work);
+        self.collect(&mut work)?;
         put(&mut work.batch, "state", &work.state);
         self.commit_batch(&mut work.batch)?;
         self.state = work.state;
@@ -294,7 +293,6 @@ impl Engine {
         // Nothing is stamped into a sealed epoch, also when the clock goes back a little.
         let high = before_epoch(epoch.next(), self.settings().epoch_length).max(self.clock.last());
         work.state.clock = high.0;
-        self.write_garbage(&mut work);
         self.collect(&mut work)?;
         put(&mut work.batch, "state", &work.state);
         self.commit_batch(&mut work.batch)?;

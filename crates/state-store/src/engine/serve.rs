@@ -13,6 +13,7 @@ use lattice_core::tree::{Chain, FANOUT, Node, Position, Summary};
 use lattice_proto::codec::entry_bytes;
 
 use super::damage::Suspicion;
+use super::older;
 use super::records::Records;
 use super::tree::{Tree, Way};
 use super::{Error, Reader};
@@ -208,19 +209,19 @@ impl Reader {
     }
 
     fn sealed_entry(&self, standing: &Standing, key: &Key, head: &EntryHead) -> Result<Entry, Error> {
-        self.entry_of(standing.generation, key, head)
+        self.entry_of(standing.generation, standing.as_of, key, head)
     }
 
-    /// The entry that a tree holds. It is the current one, or an older one: entries move from the one to the
+    /// The entry that the tree of an epoch holds. It is the current one, or an older one: entries move from the one to the
     /// other, never back, so they are looked for in this order.
     pub(super) fn entry_of(
         &self,
         generation: keys::Generation,
+        as_of: Epoch,
         key: &Key,
         head: &EntryHead,
     ) -> Result<Entry, Error> {
         let records = Records::of(&*self.shared.storage);
-        let older = generation.older(&head.digest());
         // Once more when its value went while it was read: it had expired, and its record says so now.
         for _ in 0..RETRIES {
             let current = match records.current(key) {
@@ -230,7 +231,8 @@ impl Reader {
             };
             let kept = match current {
                 Some(current) => Some(current),
-                None => records.kept(&older)?,
+                None => older::find(&records, &*self.shared.storage, generation, as_of, head)?
+                    .map(|(_, kept)| kept),
             };
             let Some(kept) = kept.filter(|kept| kept.head() == *head) else { break };
             if let Some(entry) = records.whole(kept)? {
@@ -239,7 +241,7 @@ impl Reader {
         }
         // It may be the current one that is damaged; if not, it goes away with the tree that holds it.
         self.shared.suspect(Suspicion::Key(key.clone().into_bytes()));
-        Err(Damaged::new(&older, "is missing: a tree holds it").into())
+        Err(Damaged::new(&keys::current(key), "is missing: a tree holds it").into())
     }
 }
 

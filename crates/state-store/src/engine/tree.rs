@@ -1,12 +1,13 @@
-//! Reads the persisted tree as it was at an epoch: of each node, the newest record that is not younger.
+//! Reads the persisted tree as it was at an epoch: each node as it is now, and then back through what it was.
 
 use lattice_core::model::{EntryHead, Epoch, Key, KeyHash};
 use lattice_core::tree::{FANOUT, Node, Position, Summary};
 
 use super::Error;
 use super::shared::Shared;
+use crate::format::history::{self, Was};
 use crate::format::keys::{self, Generation};
-use crate::format::node::{self, KeyedNode};
+use crate::format::node::{self, Age, KeyedNode};
 use crate::format::{Damaged, record};
 use crate::storage::Storage;
 
@@ -44,18 +45,37 @@ impl<'a> Tree<'a> {
         Self::as_of(storage, generation, Epoch(u64::MAX - 1))
     }
 
-    /// The node at a position, and since which epoch it is so.
-    pub(crate) fn node(&self, position: &Position) -> Result<Option<(KeyedNode, Epoch)>, Error> {
-        let from = self.generation.node(position, Epoch(0));
-        let to = self.generation.node(position, self.as_of.next());
-        let Some((key, framed)) = self.storage.last(&from, &to)? else {
+    /// The node at a position, and since when it is so.
+    pub(crate) fn node(&self, position: &Position) -> Result<Option<(KeyedNode, Age)>, Error> {
+        let at = self.generation.node(position);
+        let newest = match self.storage.get(&at)? {
+            Some(framed) => Some(node::decode(&at, position, &framed)?),
+            None => None,
+        };
+        let Some((mut node, mut age)) = newest.filter(|(_, age)| age.first <= self.as_of) else {
             return match *position == Position::ROOT && self.was_sealed()? {
                 true => Err(self.damaged(position, "is missing from the tree")),
                 false => Ok(None),
             };
         };
-        let epoch = keys::node_epoch(&key).ok_or_else(|| Damaged::new(&key, "has no epoch"))?;
-        Ok(Some((node::decode(&key, position, &framed)?, epoch)))
+        while age.since > self.as_of {
+            let (was, since) = self.history(age.since, position)?;
+            node = was.before(&at, position, node)?;
+            age.since = since;
+        }
+        Ok(Some((node, age)))
+    }
+
+    /// What the node at a position was until `epoch`, when it was changed, and since when.
+    fn history(&self, epoch: Epoch, position: &Position) -> Result<(Was, Epoch), Error> {
+        let at = self.generation.history(epoch, position);
+        let framed = self.storage.get(&at)?;
+        let framed = framed.ok_or_else(|| Damaged::new(&at, "is missing: a node was changed then"))?;
+        let (was, since) = history::decode(&at, position, &framed)?;
+        match since < epoch {
+            true => Ok((was, since)),
+            false => Err(Damaged::new(&at, "is not older than what came after it").into()),
+        }
     }
 
     /// Whether the newest seal up to then has a root: then the tree has one. A tree that lost its root would else
@@ -138,7 +158,7 @@ impl<'a> Tree<'a> {
 
     /// The node at a position is not as it should be.
     pub(crate) fn damaged(&self, position: &Position, problem: &str) -> Error {
-        Damaged::new(&self.generation.node(position, self.as_of), problem).into()
+        Damaged::new(&self.generation.node(position), problem).into()
     }
 
     /// The node at a position whose parent has these children.

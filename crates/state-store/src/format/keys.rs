@@ -11,12 +11,12 @@
 //! | `r` entry digest, index | a piece of a value, rescued from a broken database, that waits for its entry |
 //! | `l` number | changes of current entries, in the order of their commits, from this number on |
 //! | `t` expiry, key | the current entry of a key, whose value is dropped some time after its expiry |
-//! | `o` generation, entry digest | an older entry that a tree or a pending epoch still needs |
+//! | `o` generation, epoch, key hash | the entry of a key until this epoch: an older tree, or one to come, needs it |
 //! | `p` generation, epoch, commit, index | heads of entries that a commit let await the sealing of an epoch |
-//! | `n` generation, position, epoch | a node of the tree, as it was from this epoch on |
+//! | `n` generation, position | a node of the newest tree |
+//! | `w` generation, epoch, position | what a node was until this epoch |
 //! | `x` generation, expiry, key hash | a sealed entry that will expire |
 //! | `s` generation, first epoch | a run of seals with one root |
-//! | `g` generation, epoch, index | what no tree from this epoch on needs any more |
 
 use lattice_core::model::{Digest, Epoch, Hlc, Key, KeyHash, NodeId, Version};
 use lattice_core::time::WallTime;
@@ -36,10 +36,10 @@ pub(crate) const PENDING: u8 = b'p';
 pub(crate) const NODE: u8 = b'n';
 pub(crate) const EXPIRY: u8 = b'x';
 pub(crate) const SEAL: u8 = b's';
-pub(crate) const GARBAGE: u8 = b'g';
+pub(crate) const HISTORY: u8 = b'w';
 
 /// The records that live under a generation.
-pub(crate) const DERIVED: [u8; 6] = [OLDER, PENDING, NODE, EXPIRY, SEAL, GARBAGE];
+pub(crate) const DERIVED: [u8; 6] = [OLDER, PENDING, NODE, HISTORY, EXPIRY, SEAL];
 
 /// Whether readers look at a record before it is below a seal: nothing of it is shown before it is durable. At the
 /// others only the writer looks.
@@ -158,9 +158,9 @@ impl Generation {
         (vec![tag], self.key(tag, &[]))
     }
 
-    /// An older entry.
-    pub(crate) fn older(self, entry: &Digest) -> Vec<u8> {
-        self.key(OLDER, &[entry.as_bytes()])
+    /// The entry of a key until `epoch`.
+    pub(crate) fn older(self, epoch: Epoch, key_hash: &KeyHash) -> Vec<u8> {
+        self.key(OLDER, &[&epoch.0.to_be_bytes(), key_hash.0.as_bytes()])
     }
 
     /// A list of what a commit, by its number, lets await the sealing of an epoch.
@@ -173,10 +173,19 @@ impl Generation {
         (self.pending(epoch, 0, 0), self.pending(epoch.next(), 0, 0))
     }
 
-    /// A node of the tree as of an epoch.
-    pub(crate) fn node(self, position: &Position, epoch: Epoch) -> Vec<u8> {
-        let depth = u8::try_from(position.depth()).expect("a position is at most 64 deep");
-        self.key(NODE, &[&[depth], position.prefix(), &epoch.0.to_be_bytes()])
+    /// A node of the newest tree.
+    pub(crate) fn node(self, position: &Position) -> Vec<u8> {
+        self.key(NODE, &[&[depth(position)], position.prefix()])
+    }
+
+    /// What a node was until `epoch`.
+    pub(crate) fn history(self, epoch: Epoch, position: &Position) -> Vec<u8> {
+        self.key(HISTORY, &[&epoch.0.to_be_bytes(), &[depth(position)], position.prefix()])
+    }
+
+    /// The records of a tag that begin with an epoch, up to `epoch`: `[from, to)`.
+    pub(crate) fn until(self, tag: u8, epoch: Epoch) -> (Vec<u8>, Vec<u8>) {
+        (self.key(tag, &[]), self.key(tag, &[&epoch.next().0.to_be_bytes()]))
     }
 
     /// A sealed entry that will expire.
@@ -188,14 +197,13 @@ impl Generation {
     pub(crate) fn seal(self, from: Epoch) -> Vec<u8> {
         self.key(SEAL, &[&from.0.to_be_bytes()])
     }
-
-    /// A list of garbage.
-    pub(crate) fn garbage(self, epoch: Epoch, index: u32) -> Vec<u8> {
-        self.key(GARBAGE, &[&epoch.0.to_be_bytes(), &index.to_be_bytes()])
-    }
 }
 
-/// The epoch in the key of a list of what is pending, or of garbage.
+fn depth(position: &Position) -> u8 {
+    u8::try_from(position.depth()).expect("a position is at most 64 deep")
+}
+
+/// The epoch in the key of a list of what is pending, an older entry, or what a node was.
 pub(crate) fn epoch_in(key: &[u8]) -> Option<Epoch> {
     key.get(5..13).and_then(|bytes| bytes.try_into().ok()).map(|bytes| Epoch(u64::from_be_bytes(bytes)))
 }
@@ -207,15 +215,10 @@ pub(crate) fn generation(key: &[u8]) -> Option<Generation> {
 
 /// A key hash below the node of such a key.
 pub(crate) fn node_towards(key: &[u8]) -> Option<KeyHash> {
-    let prefix = key.get(6..key.len().checked_sub(8)?)?;
+    let prefix = key.get(6..)?;
     let mut hash = [0; 32];
     hash.get_mut(..prefix.len())?.copy_from_slice(prefix);
     Some(KeyHash(Digest(hash)))
-}
-
-/// The epoch at the end of a node's key.
-pub(crate) fn node_epoch(key: &[u8]) -> Option<Epoch> {
-    key.last_chunk().map(|bytes| Epoch(u64::from_be_bytes(*bytes)))
 }
 
 /// The first key after all that begin with `prefix`; `None` when there is none.
@@ -237,13 +240,17 @@ mod tests {
     #[test]
     fn order_of_keys_is_order_of_epochs() {
         let generation = Generation(7);
-        let node = |epoch| generation.node(&Position::ROOT, Epoch(epoch));
-        assert!(node(255) < node(256));
-        assert_eq!(node_epoch(&node(300)), Some(Epoch(300)));
-        assert_eq!(super::generation(&node(300)), Some(generation));
-        assert_eq!(node_towards(&node(300)), Some(KeyHash(Digest([0; 32]))));
+        let older = |epoch| generation.older(Epoch(epoch), &KeyHash(Digest([0; 32])));
+        assert!(older(255) < older(256));
+        assert_eq!(epoch_in(&older(300)), Some(Epoch(300)));
+        let (from, to) = generation.until(OLDER, Epoch(300));
+        assert!(from < older(0) && older(300) < to && to < older(301));
+        assert_eq!(epoch_in(&generation.history(Epoch(300), &Position::ROOT)), Some(Epoch(300)));
+        let top = generation.node(&Position::ROOT);
+        assert_eq!(super::generation(&top), Some(generation));
+        assert_eq!(node_towards(&top), Some(KeyHash(Digest([0; 32]))));
         let towards = KeyHash(Digest([0xab; 32]));
-        let deep = generation.node(&Position::towards(&towards, 3), Epoch(1));
+        let deep = generation.node(&Position::towards(&towards, 3));
         assert_eq!(
             node_towards(&deep).map(|hash| hash.0.as_bytes()[..3].to_vec()),
             Some(vec![0xab, 0xa0, 0])

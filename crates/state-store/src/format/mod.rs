@@ -11,6 +11,7 @@
 
 pub(crate) mod frame;
 pub(crate) mod heads;
+pub(crate) mod history;
 pub(crate) mod keys;
 pub(crate) mod manifest;
 pub(crate) mod node;

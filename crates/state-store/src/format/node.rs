@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use lattice_core::model::{Digest, EntryHead, Key, KeyHash};
+use lattice_core::model::{Digest, EntryHead, Epoch, Key, KeyHash};
 use lattice_core::tree::{FANOUT, Node, Position, Summary};
 use prost::Message;
 
@@ -15,20 +15,25 @@ use super::record;
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeRecord {
-    #[prost(oneof = "Shape", tags = "1, 2")]
+    #[prost(oneof = "Shape", tags = "2, 3")]
     shape: Option<Shape>,
+    /// The epoch since when it is so, and the one since when there is a node.
+    #[prost(uint64, tag = "1")]
+    since: u64,
+    #[prost(uint64, tag = "4")]
+    first: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum Shape {
-    #[prost(message, tag = "1")]
-    Bucket(Heads),
+pub(crate) enum Shape {
     #[prost(message, tag = "2")]
+    Bucket(Heads),
+    #[prost(message, tag = "3")]
     Inner(InnerRecord),
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct InnerRecord {
+pub(crate) struct InnerRecord {
     /// Bit i is set when child i holds something.
     #[prost(uint32, tag = "1")]
     present: u32,
@@ -50,6 +55,17 @@ pub(crate) struct KeyedNode {
 }
 
 impl KeyedNode {
+    /// A node, with the keys of its heads from `keys`.
+    pub(crate) fn with_keys(node: Node, keys: &HashMap<KeyHash, Key>) -> Option<Self> {
+        let keys = match &node {
+            Node::Bucket(heads) => {
+                heads.iter().map(|head| keys.get(&head.key_hash).cloned()).collect::<Option<_>>()?
+            }
+            Node::Inner(_) => Vec::new(),
+        };
+        Some(Self { node, keys })
+    }
+
     /// The entry of a key hash in a bucket.
     pub(crate) fn find(&self, hash: &KeyHash) -> Option<(&Key, &EntryHead)> {
         let Node::Bucket(heads) = &self.node else { return None };
@@ -58,23 +74,33 @@ impl KeyedNode {
     }
 }
 
-/// The record of a node; `keys` knows the keys of its heads.
-pub(crate) fn encode(at: &[u8], node: &Node, keys: &HashMap<KeyHash, Key>) -> Result<Bytes, Damaged> {
-    let shape = match node {
-        Node::Bucket(heads) => Shape::Bucket(bucket(at, heads, keys)?),
-        Node::Inner(children) => Shape::Inner(inner(children)),
-    };
-    Ok(record::encode(at, &NodeRecord { shape: Some(shape) }))
+/// Since when a node is as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Age {
+    /// The epoch since when it is so.
+    pub(crate) since: Epoch,
+    /// The epoch since when there is a node at its position.
+    pub(crate) first: Epoch,
 }
 
-fn bucket(at: &[u8], heads: &[EntryHead], keys: &HashMap<KeyHash, Key>) -> Result<Heads, Damaged> {
-    let mut record = Heads::default();
-    for head in heads {
-        let key =
-            keys.get(&head.key_hash).ok_or_else(|| Damaged::new(at, "holds a key hash without a key"))?;
-        record.push(key, head);
+/// The record of a node.
+pub(crate) fn encode(at: &[u8], keyed: &KeyedNode, age: Age) -> Bytes {
+    let record = NodeRecord { since: age.since.0, first: age.first.0, shape: Some(shape(keyed)) };
+    record::encode(at, &record)
+}
+
+/// What is written of a node.
+pub(crate) fn shape(keyed: &KeyedNode) -> Shape {
+    match &keyed.node {
+        Node::Bucket(heads) => {
+            let mut record = Heads::default();
+            for (key, head) in keyed.keys.iter().zip(heads) {
+                record.push(key, head);
+            }
+            Shape::Bucket(record)
+        }
+        Node::Inner(children) => Shape::Inner(inner(children)),
     }
-    Ok(record)
 }
 
 fn inner(children: &[Summary; FANOUT]) -> InnerRecord {
@@ -91,11 +117,17 @@ fn inner(children: &[Summary; FANOUT]) -> InnerRecord {
 }
 
 /// The node in the record at `at`, which hangs at `position`.
-pub(crate) fn decode(at: &[u8], position: &Position, framed: &Bytes) -> Result<KeyedNode, Damaged> {
-    match record::decode::<NodeRecord>(at, framed)?.shape {
-        Some(Shape::Bucket(bucket)) => decode_bucket(at, position, bucket),
-        Some(Shape::Inner(inner)) => decode_inner(at, &inner),
-        None => Err(Damaged::new(at, "is neither bucket nor inner node")),
+pub(crate) fn decode(at: &[u8], position: &Position, framed: &Bytes) -> Result<(KeyedNode, Age), Damaged> {
+    let NodeRecord { shape, since, first } = record::decode(at, framed)?;
+    let shape = shape.ok_or_else(|| Damaged::new(at, "is neither bucket nor inner node"))?;
+    Ok((parse(at, position, shape)?, Age { since: Epoch(since), first: Epoch(first) }))
+}
+
+/// The node that was written so.
+pub(crate) fn parse(at: &[u8], position: &Position, shape: Shape) -> Result<KeyedNode, Damaged> {
+    match shape {
+        Shape::Bucket(bucket) => decode_bucket(at, position, bucket),
+        Shape::Inner(inner) => decode_inner(at, &inner),
     }
 }
 
@@ -128,7 +160,7 @@ fn decode_inner(at: &[u8], inner: &InnerRecord) -> Result<KeyedNode, Damaged> {
 
 /// The entries that a bucket's record names, wherever it hung; none for an inner node, or what is no node.
 pub(crate) fn named(content: &[u8]) -> Vec<(Key, EntryHead)> {
-    let Ok(NodeRecord { shape: Some(Shape::Bucket(bucket)) }) = NodeRecord::decode(content) else {
+    let Ok(NodeRecord { shape: Some(Shape::Bucket(bucket)), .. }) = NodeRecord::decode(content) else {
         return Vec::new();
     };
     match decode_bucket(&[], &Position::ROOT, bucket) {
@@ -155,6 +187,8 @@ mod tests {
         }
     }
 
+    const AGE: Age = Age { since: Epoch(9), first: Epoch(7) };
+
     #[test]
     fn a_bucket_reads_back() {
         let keys: Vec<Key> = ["a", "b", "c"].iter().map(|key| Key::try_from(*key).unwrap()).collect();
@@ -162,12 +196,13 @@ mod tests {
         let mut heads: Vec<EntryHead> = keys.iter().map(|key| head(key, key.as_bytes() == b"b")).collect();
         heads.sort_by_key(|head| head.key_hash);
         let node = Node::bucket(&Position::ROOT, heads).unwrap();
-        let framed = encode(b"nkey", &node, &known).unwrap();
-        let read = decode(b"nkey", &Position::ROOT, &framed).unwrap();
-        assert_eq!(read.node, node);
+        assert_eq!(KeyedNode::with_keys(node.clone(), &HashMap::new()), None);
+        let keyed = KeyedNode::with_keys(node, &known).unwrap();
+        let framed = encode(b"nkey", &keyed, AGE);
+        let (read, age) = decode(b"nkey", &Position::ROOT, &framed).unwrap();
+        assert_eq!((&read, age), (&keyed, AGE));
         let (key, head) = read.find(&keys[1].hash()).unwrap();
         assert_eq!((key, head.is_tombstone()), (&keys[1], true));
-        assert!(encode(b"nkey", &node, &HashMap::new()).is_err());
     }
 
     #[test]
@@ -175,8 +210,8 @@ mod tests {
         let mut children = vec![Summary::EMPTY; FANOUT];
         children[3] = Summary { digest: Digest([1; 32]), entries: 40, tombstones: 2 };
         children[15] = Summary { digest: Digest([2; 32]), entries: 0, tombstones: 1 };
-        let node = Node::inner(children).unwrap();
-        let framed = encode(b"nkey", &node, &HashMap::new()).unwrap();
-        assert_eq!(decode(b"nkey", &Position::ROOT, &framed).unwrap().node, node);
+        let keyed = KeyedNode { node: Node::inner(children).unwrap(), keys: Vec::new() };
+        let framed = encode(b"nkey", &keyed, AGE);
+        assert_eq!(decode(b"nkey", &Position::ROOT, &framed).unwrap(), (keyed, AGE));
     }
 }

@@ -47,24 +47,21 @@ pub(crate) struct State {
     /// The expiry mark: the last expiry record that was counted (and removed), without its generation.
     #[prost(bytes = "bytes", tag = "4")]
     pub expired_mark: Bytes,
-    /// The number of the next garbage list.
-    #[prost(uint32, tag = "5")]
-    pub garbage_index: u32,
     /// The next commit's number.
-    #[prost(uint64, tag = "6")]
+    #[prost(uint64, tag = "5")]
     pub commit: u64,
     /// The first epoch that still takes entries: the next one to seal, or the one after it once that is being
     /// sealed.
-    #[prost(uint64, tag = "7")]
+    #[prost(uint64, tag = "6")]
     pub open_epoch: u64,
     /// The number of the last change of a current entry.
-    #[prost(uint64, tag = "8")]
+    #[prost(uint64, tag = "7")]
     pub change: u64,
     /// The number of the first change that is noted still; 0 when none was ever forgotten.
-    #[prost(uint64, tag = "9")]
+    #[prost(uint64, tag = "8")]
     pub change_from: u64,
     /// Bytes of all notes of changes.
-    #[prost(uint64, tag = "10")]
+    #[prost(uint64, tag = "9")]
     pub change_bytes: u64,
 }
 
@@ -175,17 +172,6 @@ pub(crate) struct SealRun {
     /// The root's entries that had not expired at the end of the last epoch.
     #[prost(uint64, tag = "2")]
     pub state_size: u64,
-}
-
-/// `g`: records and entries to delete.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Garbage {
-    /// Keys of tree nodes.
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    pub nodes: Vec<Bytes>,
-    /// Digests of older entries.
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    pub entries: Vec<Bytes>,
 }
 
 /// Any record that holds an entry. The fields of a `types.v1.Entry`, and where its value is when not in it.

@@ -249,12 +249,7 @@ fn a_damaged_tree_is_rebuilt_from_its_entries_under_a_new_incarnation() {
                 let root = store.root_at(4);
                 let before = store.engine.view().incarnation;
                 let position = Position::towards(&key(towards).hash(), depth);
-                let generation = keys::Generation::default();
-                let (from, to) = (
-                    generation.node(&position, lattice_core::model::Epoch(0)),
-                    generation.node(&position, lattice_core::model::Epoch(u64::MAX - 1)),
-                );
-                let (at, _) = store.storage.last(&from, &to).unwrap().unwrap();
+                let at = keys::Generation::default().node(&position);
                 if vanished {
                     store.lose(at.to_vec());
                 } else {
@@ -278,7 +273,7 @@ fn a_damaged_tree_is_rebuilt_from_its_entries_under_a_new_incarnation() {
 
 #[test]
 fn sealing_goes_on_after_damage_to_what_awaits_it() {
-    for tag in [keys::PENDING, keys::EXPIRY, keys::GARBAGE] {
+    for tag in [keys::PENDING, keys::EXPIRY, keys::HISTORY, keys::OLDER] {
         let mut store = store();
         store.put_for("short", "gone soon", 60_000);
         store.seal_through(8);

@@ -109,7 +109,7 @@ proptest! {
         store.seal_through(last + 40);
         store.seal();
         prop_assert_eq!(store.count(crate::format::keys::OLDER), 0);
-        prop_assert_eq!(store.count(crate::format::keys::GARBAGE), 0);
+        prop_assert_eq!(store.count(crate::format::keys::HISTORY), 0);
         prop_assert_eq!(store.engine.view().stats.pending, 0);
     }
 }

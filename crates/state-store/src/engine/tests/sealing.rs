@@ -223,7 +223,7 @@ fn nothing_is_left_of_what_no_seal_needs() {
     }
     assert_eq!(store.count(keys::PENDING), 0);
     assert_eq!(store.count(keys::OLDER), 0);
-    assert_eq!(store.count(keys::GARBAGE), 0);
+    assert_eq!(store.count(keys::HISTORY), 0);
     assert_eq!(store.count(keys::CURRENT), 80);
     // 80 entries hang below one inner node.
     assert_eq!(store.count(keys::NODE), 17);
