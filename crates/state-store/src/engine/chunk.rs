@@ -8,6 +8,7 @@ use lattice_core::seal::Root;
 use lattice_core::time::WallTime;
 use lattice_core::tree::{ApplyError, Node, Position, apply};
 
+use super::pending::Waiting;
 use super::records::Records;
 use super::sealing::Work;
 use super::tree::Tree;
@@ -33,16 +34,16 @@ pub(super) fn without_generation(at: &[u8]) -> &[u8] {
 }
 
 impl Engine {
-    /// Takes entries into the tree of `epoch`. Returns the root after it.
+    /// Takes entries, each with the epoch that it awaited, into the tree of `epoch`. Returns the root after it.
     pub(super) fn take_into_tree(
         &self,
         work: &mut Work,
         epoch: Epoch,
-        entries: Vec<(Key, EntryHead)>,
+        entries: Vec<(Epoch, Waiting)>,
     ) -> Result<Option<Root>, Error> {
         let tree = Tree::newest(self.storage(), self.generation);
         let loaded = RefCell::new(Loaded::default());
-        let applied = apply(entries.iter().map(|(_, head)| *head), |position: &Position| {
+        let applied = apply(entries.iter().map(|(_, (_, head))| *head), |position: &Position| {
             let Some((keyed, age)) = tree.node(position)? else { return Ok(None) };
             let mut loaded = loaded.borrow_mut();
             if let Node::Bucket(heads) = &keyed.node {
@@ -58,8 +59,8 @@ impl Engine {
         let applied = applied.map_err(|error| self.apply_error(error))?;
         let Loaded { mut nodes, mut keys, heads } = loaded.into_inner();
 
-        for (key, head) in entries {
-            self.settle_entry(work, epoch, &head, heads.get(&head.key_hash))?;
+        for (awaited, (key, head)) in entries {
+            self.settle_entry(work, awaited, &head, heads.get(&head.key_hash))?;
             keys.insert(head.key_hash, key);
         }
         for (position, changed) in applied.nodes {

@@ -214,9 +214,8 @@ impl Engine {
             return Ok(false);
         }
         // It may await the seal under way, which takes no more entries: then the tree will hold it.
-        let under_way = self.state.next_epoch();
-        if under_way < self.state.open_epoch()
-            && self.pending(group, under_way, &head.key_hash).is_some_and(|pending| pending.dominates(head))
+        let under_way = self.state.open_epoch();
+        if self.shared.pending().before(under_way, &head.key_hash).any(|(_, pending)| pending.dominates(head))
         {
             return Ok(false);
         }

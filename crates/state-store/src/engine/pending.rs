@@ -38,6 +38,17 @@ pub(super) struct Pending {
     bytes: usize,
 }
 
+/// What awaits the epochs up to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// The first epoch that something awaits.
+    pub(super) first: Epoch,
+    /// The last.
+    pub(super) last: Epoch,
+    /// How many entries wait.
+    pub(super) entries: usize,
+}
+
 /// About the memory that one takes.
 fn size(key: &Key) -> usize {
     (size_of::<KeyHash>() + size_of::<Waiting>()) * 3 / 2 + key.as_bytes().len()
@@ -94,20 +105,48 @@ impl Pending {
         self.epochs.keys().next().copied()
     }
 
-    /// Of an epoch, in order of key hash, those after `after`; at most `max`.
-    pub(super) fn after(&self, epoch: Epoch, after: Option<KeyHash>, max: usize) -> Vec<Waiting> {
+    /// Of the epochs up to `epoch`, the newest of each key, in order of key hash, of those after `after`: at most
+    /// `max`, with the epochs that they await.
+    pub(super) fn until(&self, epoch: Epoch, after: Option<KeyHash>, max: usize) -> Vec<(Epoch, Waiting)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let waiting =
-            self.epochs.get(&epoch).into_iter().flat_map(|epoch| epoch.range((from, Bound::Unbounded)));
-        waiting.take(max).map(|(_, waiting)| waiting.clone()).collect()
+        let mut newest = BTreeMap::new();
+        for (epoch, waiting) in self.epochs.range(..=epoch) {
+            for (hash, waiting) in waiting.range((from, Bound::Unbounded)).take(max) {
+                newest.insert(*hash, (*epoch, waiting.clone()));
+            }
+        }
+        newest.into_values().take(max).collect()
     }
 
-    /// Forgets an epoch that is sealed. What it held is the caller's to drop: that takes its time.
+    /// The first and the last epoch up to `epoch` that something awaits, and how much does.
+    pub(super) fn due(&self, epoch: Epoch) -> Option<Due> {
+        let mut due: Option<Due> = None;
+        for (epoch, waiting) in self.epochs.range(..=epoch) {
+            let first = due.map_or(*epoch, |due| due.first);
+            let entries = due.map_or(0, |due| due.entries) + waiting.len();
+            due = Some(Due { first, last: *epoch, entries });
+        }
+        due
+    }
+
+    /// What of a key awaits the epochs before `epoch`, ascending.
+    pub(super) fn before<'a>(
+        &'a self,
+        epoch: Epoch,
+        hash: &'a KeyHash,
+    ) -> impl DoubleEndedIterator<Item = &'a Waiting> {
+        self.epochs.range(..epoch).filter_map(|(_, waiting)| waiting.get(hash))
+    }
+
+    /// Forgets the epochs up to one that is sealed. What they held is the caller's to drop: that takes its time.
     #[must_use]
     pub(super) fn take(&mut self, epoch: Epoch) -> impl Sized + use<> {
-        let taken = self.epochs.remove(&epoch).unwrap_or_default();
-        self.entries -= taken.len() as u64;
-        self.bytes -= taken.values().map(|(key, _)| size(key)).sum::<usize>();
+        let later = self.epochs.split_off(&epoch.next());
+        let taken = std::mem::replace(&mut self.epochs, later);
+        for waiting in taken.values() {
+            self.entries -= waiting.len() as u64;
+            self.bytes -= waiting.values().map(|(key, _)| size(key)).sum::<usize>();
+        }
         taken
     }
 
@@ -262,25 +301,33 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_is_taken_in_order_of_key_hash_and_forgotten() {
+    fn epochs_are_taken_together_in_order_of_key_hash_and_forgotten() {
         let mut pending = Pending::default();
         for number in 0..10 {
             pending.insert(Epoch(5), waiting(&number.to_string(), 1));
-            pending.insert(Epoch(6), waiting(&number.to_string(), 2));
+            pending.insert(Epoch(6 + number % 2), waiting(&number.to_string(), 2));
         }
-        let mut taken: Vec<KeyHash> = Vec::new();
+        assert_eq!(pending.due(Epoch(4)), None);
+        let due = Due { first: Epoch(5), last: Epoch(6), entries: 15 };
+        assert_eq!(pending.due(Epoch(6)), Some(due));
+        let mut taken: Vec<(Epoch, Waiting)> = Vec::new();
         loop {
-            let chunk = pending.after(Epoch(5), taken.last().copied(), 3);
+            let after = taken.last().map(|(_, (_, head))| head.key_hash);
+            let chunk = pending.until(Epoch(6), after, 3);
             if chunk.is_empty() {
                 break;
             }
-            taken.extend(chunk.iter().map(|(_, head)| head.key_hash));
+            taken.extend(chunk);
         }
-        assert!(taken.len() == 10 && taken.is_sorted());
-        assert_eq!(pending.of(&taken[0]).map(|(_, head)| head.version.hlc.0).collect::<Vec<_>>(), [1, 2]);
-        drop(pending.take(Epoch(5)));
-        assert_eq!((pending.entries(), pending.first_epoch()), (10, Some(Epoch(6))));
+        let hashes: Vec<KeyHash> = taken.iter().map(|(_, (_, head))| head.key_hash).collect();
+        assert!(hashes.len() == 10 && hashes.is_sorted());
+        let newest = taken.iter().filter(|(epoch, (_, head))| *epoch == Epoch(6) && head.version.hlc.0 == 2);
+        assert_eq!(newest.count(), 5, "of two of a key, the newer");
+        assert_eq!(pending.of(&hashes[0]).map(|(_, head)| head.version.hlc.0).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(pending.before(Epoch(6), &hashes[0]).count(), 1);
         drop(pending.take(Epoch(6)));
+        assert_eq!((pending.entries(), pending.first_epoch()), (5, Some(Epoch(7))));
+        drop(pending.take(Epoch(7)));
         assert_eq!((pending.entries(), pending.bytes()), (0, 0));
     }
 

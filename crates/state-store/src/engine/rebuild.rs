@@ -120,7 +120,7 @@ impl Engine {
                 continue;
             }
             if sealed_in == epoch {
-                due.push((kept.entry.key, head));
+                due.push((epoch, (kept.entry.key, head)));
             } else {
                 added.insert(sealed_in, &kept.entry.key, &head);
             }

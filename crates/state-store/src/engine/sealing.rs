@@ -23,6 +23,12 @@ use crate::storage::Batch;
 
 /// The most entries, or expiries, that one commit takes into account.
 pub(super) const CHUNK: usize = 1_024;
+/// The most entries that one commit takes into the tree: so many change as many buckets, and writes wait meanwhile.
+const SEAL_CHUNK: usize = 256;
+/// With more entries than this due, epochs are left out.
+const MANY: usize = 4_096;
+/// At most so many epochs become one seal.
+const EPOCHS_MAX: u64 = 8;
 
 /// A step of sealing on its way to the disk.
 pub(super) struct Work {
@@ -64,8 +70,11 @@ impl Engine {
             return Ok(Step::Worked);
         }
         match self.first_pending() {
-            Some(epoch) if self.due(time).is_some_and(|due| epoch <= due) => self.seal_epoch(epoch),
-            Some(_) | None => self.clean(time),
+            Some(epoch) => match self.due(time).filter(|due| epoch <= *due) {
+                Some(due) => self.seal_due(epoch, due),
+                None => self.clean(time),
+            },
+            None => self.clean(time),
         }
     }
 
@@ -175,19 +184,21 @@ impl Engine {
         Work { batch: Batch::default(), state: self.state.clone() }
     }
 
-    /// Takes a chunk of an epoch's pending entries into the tree, and seals the epoch with the last of them.
-    fn seal_epoch(&mut self, epoch: Epoch) -> Result<Step, Error> {
-        if self.state.next_epoch() < epoch {
-            return self.extend_to(epoch.previous());
+    /// Takes a chunk of the entries that are due into the tree, and seals an epoch with the last of them. `first` is
+    /// the first epoch that any await, `due` the newest that may be sealed.
+    fn seal_due(&mut self, first: Epoch, due: Epoch) -> Result<Step, Error> {
+        if self.state.next_epoch() < first {
+            return self.extend_to(first.previous());
         }
+        let epoch = self.sealed_next(due);
         let mut work = self.work();
         if !self.expire(&mut work, epoch)? {
             return self.commit_work(work);
         }
-        let mut chunk = self.shared.pending().after(epoch, self.sealing, CHUNK + 1);
-        let last = chunk.len() <= CHUNK;
-        chunk.truncate(CHUNK);
-        let up_to = chunk.last().map(|(_, head)| head.key_hash);
+        let mut chunk = self.shared.pending().until(epoch, self.sealing, SEAL_CHUNK + 1);
+        let last = chunk.len() <= SEAL_CHUNK;
+        chunk.truncate(SEAL_CHUNK);
+        let up_to = chunk.last().map(|(_, (_, head))| head.key_hash);
         let root = self.take_into_tree(&mut work, epoch, chunk)?;
         if !last {
             work.state.open_epoch = epoch.next().0;
@@ -195,8 +206,10 @@ impl Engine {
             self.sealing = up_to;
             return Ok(step);
         }
+        // The root of the epochs before was never there, unless nothing changed since.
+        let from = self.shared.pending().due(epoch).map_or(epoch, |due| due.last);
         self.remove_lists(&mut work.batch, epoch)?;
-        self.finish(work, epoch, root)?;
+        self.finish(work, from, epoch, root)?;
         self.sealing = None;
         let sealed = self.shared.pending_mut().take(epoch);
         drop(sealed);
@@ -204,9 +217,27 @@ impl Engine {
         Ok(Step::Sealed(epoch))
     }
 
-    /// Deletes the lists of what awaited an epoch.
+    /// The next epoch to seal, which is the first that something awaits, or a later one up to `due`: a store that has
+    /// much to seal leaves epochs out, since a bucket that changed in eight of them is then written once. It seals
+    /// those that two, four or eight divide, so that others that are behind seal the same ones.
+    fn sealed_next(&self, due: Epoch) -> Epoch {
+        let (next, open) = (self.state.next_epoch(), self.state.open_epoch());
+        if next < open {
+            // Part of it is in the tree.
+            return open.previous();
+        }
+        let entries = self.shared.pending().due(due).map_or(0, |due| due.entries);
+        let epochs = (due.0.saturating_sub(next.0) + 1).min(EPOCHS_MAX);
+        if entries <= MANY || epochs == 1 {
+            return next;
+        }
+        let step = 1 << epochs.ilog2();
+        Epoch(due.0 / step * step)
+    }
+
+    /// Deletes the lists of what awaited the epochs up to `epoch`.
     fn remove_lists(&self, batch: &mut Batch, epoch: Epoch) -> Result<(), Error> {
-        let (from, to) = self.generation.pending_of(epoch);
+        let (from, to) = self.generation.until(keys::PENDING, epoch);
         each(self.storage(), &from, &to, |at, _| {
             batch.remove(Bytes::copy_from_slice(at));
             Ok(())
@@ -220,7 +251,7 @@ impl Engine {
             return self.commit_work(work);
         }
         let root = self.root()?;
-        self.finish(work, epoch, root)?;
+        self.finish(work, self.state.next_epoch(), epoch, root)?;
         Ok(Step::Worked)
     }
 
@@ -267,11 +298,10 @@ impl Engine {
         Ok(Step::Worked)
     }
 
-    /// Commits a seal of everything up to `epoch`, and then publishes it.
-    fn finish(&mut self, mut work: Work, epoch: Epoch, root: Option<Root>) -> Result<(), Error> {
+    /// Commits a seal of everything up to `epoch`, and then publishes it. The root is that of the epochs from `from`.
+    fn finish(&mut self, mut work: Work, from: Epoch, epoch: Epoch, root: Option<Root>) -> Result<(), Error> {
         let state_size = root.map_or(0, |root| root.entries.saturating_sub(work.state.expired));
-        let from = self.state.next_epoch();
-        debug_assert!(from <= epoch, "an epoch is sealed once");
+        debug_assert!(self.state.next_epoch() <= from && from <= epoch, "an epoch is sealed once");
         let extends = self
             .runs
             .back()

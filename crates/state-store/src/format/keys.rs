@@ -168,11 +168,6 @@ impl Generation {
         self.key(PENDING, &[&epoch.0.to_be_bytes(), &commit.to_be_bytes(), &index.to_be_bytes()])
     }
 
-    /// The lists of one epoch: `[from, to)`.
-    pub(crate) fn pending_of(self, epoch: Epoch) -> (Vec<u8>, Vec<u8>) {
-        (self.pending(epoch, 0, 0), self.pending(epoch.next(), 0, 0))
-    }
-
     /// A node of the newest tree.
     pub(crate) fn node(self, position: &Position) -> Vec<u8> {
         self.key(NODE, &[&[depth(position)], position.prefix()])
@@ -262,8 +257,6 @@ mod tests {
         assert!(from <= generation.pending(Epoch(0), 0, 0) && last(generation) < to);
         let (from, to) = generation.before(PENDING);
         assert!(from < last(Generation(6)) && to <= generation.pending(Epoch(0), 0, 0));
-        let (from, to) = generation.pending_of(Epoch(5));
-        assert!(from <= generation.pending(Epoch(5), 0, 0) && generation.pending(Epoch(5), u64::MAX, 9) < to);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! written after it. While the disk is nearly full (`space`), writes are refused instead, and sealing waits.
 
 mod run;
+mod shares;
 mod space;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use super::shares::Shares;
 use super::space::Room;
 use super::{Command, LocalWrites, Published, Queued, Reply, Space, Writable, now, status};
 use crate::engine::{Committed, Engine, Error, Finding, FindingKind, Group, Merged, Step, WriteError};
@@ -39,6 +40,7 @@ pub(crate) struct Idle {
     local_writes: u64,
     /// After sealing failed, it is not tried again before.
     seal_after: Duration,
+    shares: Shares,
 }
 
 fn write_status(error: &WriteError) -> Status {
@@ -74,8 +76,8 @@ impl Idle {
         metrics: Metrics,
         published: Published,
     ) -> Self {
-        let (local_writes, seal_after) = (0, Duration::ZERO);
-        Self { engine, space, queue, clock, metrics, published, local_writes, seal_after }
+        let (local_writes, seal_after, shares) = (0, Duration::ZERO, Shares::default());
+        Self { engine, space, queue, clock, metrics, published, local_writes, seal_after, shares }
     }
 
     /// Starts the thread. The receiver hears when it ends: a sender that was dropped says that it panicked.
@@ -91,21 +93,28 @@ impl Idle {
     fn run(mut self) {
         let mut next = None;
         loop {
+            let began = self.clock.monotonic();
             let received = match next.take() {
                 Some(queued) => Ok(queued),
-                None => self.queue.recv_timeout(self.wait()),
+                None => self.queue.recv_timeout(self.wait().max(self.shares.patience())),
             };
-            let began = self.clock.monotonic();
             self.look_at_the_disk();
             match received {
                 Ok(Queued { command: Command::Stop, .. }) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(queued) => next = self.handle(queued),
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(queued) => {
+                    next = self.handle(queued);
+                    self.shares.wrote(self.clock.monotonic().saturating_sub(began));
+                }
+                Err(RecvTimeoutError::Timeout) => self.shares.waited(),
             }
-            // As long as the writes had, and one step at least: neither holds up the other.
-            let writing = self.clock.monotonic();
-            let sealing = writing + writing.saturating_sub(began);
-            while self.seal() && self.clock.monotonic() < sealing {}
+            while self.shares.may_seal() {
+                let began = self.clock.monotonic();
+                let more = self.seal();
+                self.shares.sealed(self.clock.monotonic().saturating_sub(began));
+                if !more {
+                    break;
+                }
+            }
         }
     }
 

@@ -137,7 +137,7 @@ fn a_large_epoch_is_sealed_in_several_commits() {
         steps += 1;
         assert_eq!(store.runs(), [], "nothing is published before the last");
     }
-    assert_eq!(steps, 4);
+    assert!(steps >= 4, "{steps} commits before the last");
     let root = store.root_at(0).unwrap().unwrap();
     assert_eq!((root.entries, root.tombstones), (5_000, 0));
 }
@@ -396,9 +396,49 @@ fn a_seal_has_an_end_also_while_much_arrives_late() {
         store.merge(page(pages));
         store.merge(page(pages + 1));
         pages += 2;
-        assert!(pages < 20, "the seal has no end");
+        assert!(pages < 100, "the seal has no end");
     }
     assert_eq!(store.root_at(3).unwrap().unwrap().entries, 4_000);
     store.seal_through(8);
     assert_eq!(store.root_at(8).unwrap().unwrap().entries, pages * 1_000);
+}
+
+#[test]
+fn a_store_that_is_behind_leaves_epochs_out_and_says_nothing_of_them() {
+    let mut store = Store::new(1);
+    let before = entry("0/3", 10, Some("sealed before"));
+    store.merge(vec![before.clone()]);
+    store.seal_through(0);
+    let mut entries = Vec::new();
+    for epoch in 4..=12 {
+        // Of each key in every other epoch another version.
+        let page = (0..1_000).map(|at| entry(&format!("{}/{at}", epoch % 2), epoch * 1_000 + 10, Some("x")));
+        let page: Vec<_> = page.collect();
+        store.go(epoch * 1_000 + 500);
+        store.merge(page.clone());
+        entries.extend(page);
+    }
+    store.go(15_000);
+    let now = store.now();
+    let (snapshot, settings) = (store.storage.clone(), settings());
+    (0..3).for_each(|_| drop(store.engine.seal_step(now).unwrap()));
+    let begun = snapshot.snapshot();
+    store.seal();
+    let first = (FIRST + 12) / 8 * 8;
+    let sealed: Vec<u64> = store.runs().iter().map(|run| run.to.0).collect();
+    assert!(sealed.starts_with(&[FIRST + 3, first]) && sealed.ends_with(&[FIRST + 12]), "{sealed:?}");
+    assert!(!(4..8).any(|epoch| sealed.contains(&(FIRST + epoch))), "{sealed:?}");
+    for run in store.runs() {
+        let epoch = run.to.0 - FIRST;
+        let all = entries.iter().chain([&before]);
+        assert_eq!(run.root, expected_root(all, epoch), "epoch {epoch}");
+        assert!(epoch == 3 || run.from == run.to, "nothing is said of the epochs before");
+    }
+    // What was begun ends as the same epoch, also after a restart.
+    let mut again = open(begun, 1, &settings, now);
+    again.seal(now).unwrap();
+    assert_eq!(again.view().runs, store.engine.view().runs);
+    // What the older seal held is there still.
+    let proved = store.engine.reader().prove(&before.key, Some(Epoch(FIRST + 2))).unwrap();
+    assert_eq!(proved.sealed.entry, Some(before));
 }
