@@ -84,6 +84,8 @@ pub(crate) struct State {
     name: String,
     public_key: String,
     incarnation: String,
+    /// Its store lost entries, and waits for its peers to fill it again.
+    recovering: bool,
     seals: Vec<Seal>,
     announcement: String,
     signature: String,
@@ -126,6 +128,7 @@ impl State {
             name: announcement.name.clone(),
             public_key: announcement.node.to_string(),
             incarnation: announcement.incarnation.to_string(),
+            recovering: announcement.recovering,
             announcement: STANDARD.encode(&signed.body),
             signature: hex::encode(signed.signature),
             seals,

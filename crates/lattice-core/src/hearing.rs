@@ -367,6 +367,7 @@ mod tests {
             runs: Vec::new(),
             addresses: Vec::new(),
             name: "peer".into(),
+            recovering: false,
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Announcement {
     pub addresses: Vec<String>,
     /// What people call it; not unique, and never trusted for identity.
     pub name: String,
+    /// Its store lost entries, and does not know which: what it lacks says nothing about what there is.
+    pub recovering: bool,
 }
 
 /// An announcement with the bytes that were signed. Made by the codec, which sees to it that `announcement`
@@ -242,6 +244,7 @@ mod tests {
             runs: Vec::new(),
             addresses: Vec::new(),
             name: "a".to_owned(),
+            recovering: false,
         };
         let signed = SignedAnnouncement {
             announcement: announcement.clone(),

@@ -178,6 +178,7 @@ impl Announcer {
             runs: seals.runs,
             addresses: self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             name: self.voice.name.clone(),
+            recovering: seals.recovering,
         };
         let announcement = codec::sign_announcement(&announcement, self.voice.key.signing_key());
         let announced = Announced { announcement, state_size: seals.state_size };
@@ -200,5 +201,11 @@ impl Announcer {
 /// The part of the store's seals that the machine knows.
 pub(crate) fn own_seals(seals: &Seals) -> Result<OwnSeals, String> {
     let runs = Runs::parse(seals.runs.clone()).map_err(|error| error.to_string())?;
-    Ok(OwnSeals { incarnation: seals.incarnation, damage_generation: seals.damage_generation, runs })
+    Ok(OwnSeals {
+        incarnation: seals.incarnation,
+        damage_generation: seals.damage_generation,
+        runs,
+        recovering: seals.recovering,
+        damaged: seals.damaged,
+    })
 }

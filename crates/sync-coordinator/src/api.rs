@@ -289,6 +289,8 @@ fn status_response(api: &Api, snapshot: Snapshot) -> wire::StatusResponse {
                 last_error: url.last_error.clone(),
             })
             .collect(),
+        recovering: status.recovering,
+        damaged: status.damaged,
     }
 }
 

@@ -151,6 +151,13 @@ impl Store {
         Ok(convert::incarnation("incarnation", &answer.incarnation)?)
     }
 
+    /// Peers have filled our store again, while it had this incarnation.
+    pub(crate) async fn recovered(&self, incarnation: Incarnation) -> Result<(), Status> {
+        let request = wire::RecoveredRequest { incarnation: incarnation.0.to_vec().into() };
+        self.calls.clone().recovered(request).await?;
+        Ok(())
+    }
+
     /// Tells what live trusted peers say of our clock.
     pub(crate) async fn judge_clock(&self, judgement: &Judgement) -> Result<(), Status> {
         let (verdict, detail) = match judgement {

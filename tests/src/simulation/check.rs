@@ -47,6 +47,8 @@ pub struct Tally {
     pub rolled_back: u64,
     /// New incarnations that honest nodes started on a peer's word: who did.
     pub renewed: Vec<usize>,
+    /// Whose stores were told that their peers have filled them again.
+    pub recovered: Vec<usize>,
 }
 
 /// A pull that ended.
@@ -156,6 +158,10 @@ impl Checks {
             }
             Seen::Renewed => {
                 self.tally.renewed.push(node);
+                Ok(())
+            }
+            Seen::Recovered => {
+                self.tally.recovered.push(node);
                 Ok(())
             }
             Seen::Acknowledged(_) => Ok(()),

@@ -237,6 +237,8 @@ impl Replica {
             incarnation: seals.incarnation,
             damage_generation: seals.damage_generation,
             runs: Runs::parse(seals.runs).expect("an engine's runs ascend"),
+            recovering: seals.recovering,
+            damaged: seals.damaged,
         }
     }
 
@@ -275,6 +277,14 @@ impl Replica {
         self.engine.reincarnate(replaced).map_err(|error| error.to_string())?;
         self.look = self.look.min(self.next_look(now, wall));
         Ok(())
+    }
+
+    /// Peers have filled the store again, while it had this incarnation.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn recovered(&mut self, incarnation: Incarnation) -> Result<(), String> {
+        self.engine.recovered(incarnation).map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Our own inner nodes at some positions.

@@ -162,6 +162,7 @@ impl Node {
                 | Effect::Merge { .. }
                 | Effect::TellHeard { .. }
                 | Effect::SetTrust { .. }
+                | Effect::Recovered { .. }
                 | Effect::JudgeClock(_)) => {
                     self.soon(now, Input::Effect { life, effect: Box::new(effect) }, out);
                 }
@@ -227,6 +228,13 @@ impl Node {
                     }
                 }
             }
+            Effect::Recovered { incarnation } => {
+                // A store that is away is told again.
+                if self.store_now(|store| store.recovered(incarnation)).is_ok() {
+                    out.seen.push(Seen::Recovered);
+                }
+                self.tell_seals(now, out);
+            }
             // A store that is away is told when it comes back.
             Effect::JudgeClock(clock) => {
                 let wall = self.wall(now);
@@ -277,6 +285,7 @@ impl Node {
             runs: store.published().runs.into(),
             addresses: Vec::new(),
             name: format!("node-{}", self.index),
+            recovering: store.published().recovering,
         };
         let announced = codec::sign_announcement(&announcement, self.directory.key(self.index));
         shell.newest = Some((now, announced.clone()));

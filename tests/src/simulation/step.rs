@@ -94,6 +94,8 @@ pub enum Seen {
     OwnStore,
     /// The coordinator has given its store's incarnation up.
     Renewed,
+    /// The store was told that its peers have filled it again.
+    Recovered,
     /// An announcement was signed.
     Announced(SignedAnnouncement),
     /// A client's write was acknowledged.

@@ -381,6 +381,7 @@ impl World {
             | Seen::Stuck(_)
             | Seen::OwnStore
             | Seen::Renewed
+            | Seen::Recovered
             | Seen::Announced(_)
             | Seen::Proved(_)
             | Seen::CoordinatorStopped

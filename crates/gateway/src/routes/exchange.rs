@@ -69,6 +69,7 @@ mod tests {
             runs: runs.map(|epoch| Run { from: Epoch(epoch), to: Epoch(epoch), root }).collect(),
             addresses: vec!["a".repeat(256); 16],
             name: "n".repeat(128),
+            recovering: false,
         };
         let ask = WalkAsk {
             position: Position::towards(&KeyHash(Digest([255; 32])), Position::DEPTH_MAX),

@@ -393,6 +393,7 @@ impl Coordinator {
             ],
             addresses: vec!["/ip4/127.0.0.1/tcp/9000".into()],
             name: "alpha".into(),
+            recovering: false,
         };
         Self {
             announcement: Arc::new(sign_announcement(&announcement, key.signing_key())),

@@ -135,6 +135,12 @@ pub enum Effect {
         /// The one to replace.
         incarnation: Incarnation,
     },
+    /// Our store recovered, and its peers have filled it again: tell it, and read our seals. Answered by
+    /// [`super::Event::Seals`] or [`super::Event::StoreGone`].
+    Recovered {
+        /// Which store; another one has not recovered by this.
+        incarnation: Incarnation,
+    },
     /// Whether our own clock is confirmed, at every change: the store refuses writes while it is
     /// [`Clock::Wrong`], which is said again before [`crate::clock::WRONG_HOLDS`] is over.
     JudgeClock(Clock),
@@ -222,6 +228,10 @@ pub enum Notice {
     },
     /// Our store answers again.
     StoreAnswers,
+    /// Our store lost entries, and does not know which.
+    Recovering,
+    /// Our store has recovered: its peers have filled it again, or an operator accepted the loss.
+    Recovered,
     /// The last live peer is gone.
     TimerStarted {
         /// When HTTP takes over, from now.

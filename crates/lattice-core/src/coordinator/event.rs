@@ -169,6 +169,10 @@ pub struct OwnSeals {
     pub damage_generation: u64,
     /// The recent seals; empty before the first.
     pub runs: Runs,
+    /// The store lost entries, and does not know which, until [`super::Effect::Recovered`].
+    pub recovering: bool,
+    /// How many keys are known to be damaged.
+    pub damaged: u64,
 }
 
 /// A trusted peer that is connected, as the sensor sees it.

@@ -8,6 +8,7 @@ use crate::failover::Path;
 use crate::hearing::{Refused, Via};
 use crate::model::{Incarnation, NodeId};
 use crate::pull::Cause;
+use crate::recovery;
 use crate::signed::Announcement;
 use crate::time::{Monotonic, WallTime};
 
@@ -136,6 +137,13 @@ impl Coordinator {
             }
             self.meet(now, node, effects);
         }
+        let said = recovery::Event::Announced {
+            peer: node,
+            incarnation,
+            offer: self.offer(&node),
+            recovering: announcement.recovering,
+        };
+        self.recover(now, said, effects);
         if let Some(epoch) = heard.contradiction {
             effects.push(Effect::Notice(Notice::Contradiction { peer: node, incarnation, epoch }));
             self.peer_failed(now, node, &format!("signed two roots for epoch {epoch}"));

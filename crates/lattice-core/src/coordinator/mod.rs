@@ -18,6 +18,7 @@ mod incarnation;
 mod peers;
 mod polls;
 mod pulls;
+mod recover;
 mod status;
 mod urls;
 
@@ -42,6 +43,7 @@ use crate::divergence::{self, Divergence};
 use crate::failover::{self, Failover, Mode, Path};
 use crate::hearing::Register;
 use crate::model::{EpochLength, Incarnation, NodeId};
+use crate::recovery::{self, Recovery};
 use crate::renewal::{self, Renewals};
 use crate::time::{Monotonic, WallTime};
 
@@ -125,6 +127,7 @@ pub struct Coordinator {
     divergence: Divergence,
     failover: Failover,
     backoff: Backoff,
+    recovery: Recovery,
     clocks: Clocks,
     /// When the store was last told of our clock.
     clock_told: Monotonic,
@@ -180,6 +183,7 @@ impl Coordinator {
                 mode: config.mode,
             }),
             backoff,
+            recovery: Recovery::new(fresh_for),
             clocks: Clocks::new(config.max_clock_drift, fresh_for),
             clock_told: now,
             peers: BTreeMap::new(),
@@ -314,6 +318,7 @@ impl Coordinator {
             self.book.deadline(),
             self.failover.deadline(),
             self.divergence.deadline(),
+            self.recovery.deadline(),
             self.next_start(),
             self.next_question(),
             self.next_renewal(),
@@ -345,6 +350,9 @@ impl Coordinator {
         }
         if due(self.divergence.deadline()) {
             self.diverge(now, divergence::Event::Tick, None, effects);
+        }
+        if due(self.recovery.deadline()) {
+            self.recover(now, recovery::Event::Tick, effects);
         }
         if self.next_heartbeat <= now || due(self.announce_at) {
             self.announce(now, effects);
@@ -415,7 +423,8 @@ impl Coordinator {
         if self.store_error.take().is_some() {
             effects.push(Effect::Notice(Notice::StoreAnswers));
         }
-        let newest = |own: &OwnSeals| (own.incarnation, own.runs.newest().map(|run| run.root));
+        let newest =
+            |own: &OwnSeals| (own.incarnation, own.recovering, own.runs.newest().map(|run| run.root));
         if self.own.as_ref().is_none_or(|before| newest(before) != newest(&own)) {
             let spaced = self.announced.map_or(now, |announced| announced + ANNOUNCE_SPACING);
             self.announce_at = Some(spaced.max(now));
@@ -423,10 +432,17 @@ impl Coordinator {
         if self.given_up.is_some_and(|given_up| given_up != own.incarnation) {
             self.given_up = None;
         }
-        let OwnSeals { incarnation, damage_generation, ref runs } = own;
+        let OwnSeals { incarnation, damage_generation, ref runs, recovering, damaged: _ } = own;
         let event = divergence::Event::OwnSeals { incarnation, damage_generation, runs: runs.clone() };
-        let before = self.own.replace(own).map(|before| before.incarnation);
+        let before = self.own.replace(own);
+        match (before.as_ref().is_some_and(|before| before.recovering), recovering) {
+            (false, true) => effects.push(Effect::Notice(Notice::Recovering)),
+            (true, false) => effects.push(Effect::Notice(Notice::Recovered)),
+            (false, false) | (true, true) => {}
+        }
+        let before = before.map(|before| before.incarnation);
         self.diverge(now, event, None, effects);
+        self.recover(now, recovery::Event::Own { incarnation, damage_generation, recovering }, effects);
         if before != Some(incarnation) {
             let peers: Vec<NodeId> = self.peers.keys().copied().collect();
             peers.into_iter().for_each(|peer| self.meet(now, peer, effects));

@@ -12,6 +12,7 @@ use crate::failover;
 use crate::liveness::State;
 use crate::model::{Epoch, Incarnation, NodeId};
 use crate::pull;
+use crate::recovery;
 use crate::signed::Announcement;
 use crate::time::Monotonic;
 
@@ -128,6 +129,7 @@ impl Coordinator {
             }
         }
         self.backoff.retain(&peers);
+        self.recover(now, recovery::Event::Trusted(peers.clone()), effects);
         self.hearing.set_trusted(peers);
         self.urls_known(now, effects);
     }
@@ -216,6 +218,8 @@ impl Coordinator {
             urls: self.book.status(),
             fallback_in: self.failover.fallback_in(now),
             store_error: self.store_error.clone(),
+            recovering: self.own.as_ref().is_some_and(|own| own.recovering),
+            damaged: self.own.as_ref().map_or(0, |own| own.damaged),
             heartbeat_active: self.heartbeat_active(),
             clock: self.clocks.verdict().clone(),
             pulls_running: self.pulls.len(),

@@ -12,6 +12,7 @@ use crate::failover::{self, Mode, Path};
 use crate::liveness::State;
 use crate::model::{Incarnation, NodeId};
 use crate::pull::{self, Cause, Ended, Outcome, Pull};
+use crate::recovery;
 use crate::seal::Root;
 use crate::time::Monotonic;
 
@@ -85,14 +86,14 @@ impl Coordinator {
     }
 
     /// Starts what is wanted, as far as there is room: what an operator asked for first, then answers in kind,
-    /// then what diverges.
+    /// then what a store that recovers waits for, then what diverges.
     pub(super) fn start_pulls(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         while self.pulls.len() < self.config.pulls_max && self.can_speak() {
             let ready = self.peers.iter().filter_map(|(&peer, known)| {
                 let wanted = known.wanted?;
                 let may_start = match wanted.cause {
                     Cause::Operator => true,
-                    Cause::InKind | Cause::Divergence => {
+                    Cause::InKind | Cause::Recovery | Cause::Divergence => {
                         let path = self.route(&peer)?.path();
                         self.backoff.until(now, &peer, path).is_none()
                     }
@@ -281,6 +282,7 @@ impl Coordinator {
         effects.push(Effect::PullStarted { id, peer, cause, route: route.clone(), root_before });
         self.pulls.insert(peer, Running { pull, route, began, waiting: None });
         self.diverge(now, divergence::Event::PullStarted { peer }, None, effects);
+        self.recover(now, recovery::Event::PullStarted { peer }, effects);
         self.drive(now, peer, pull::Event::Start, effects);
     }
 
@@ -332,7 +334,9 @@ impl Coordinator {
             }
             _ => None,
         };
+        let healed_by = healed.map(|healed| healed.incarnation);
         self.diverge(now, divergence::Event::PullEnded { peer, healed }, None, effects);
+        self.recover(now, recovery::Event::PullEnded { peer, healed: healed_by }, effects);
         if let (Some(_), Some(ours)) = (&route, began.incarnation) {
             let theirs = ended.incarnation.or_else(|| self.hearing.incarnation(&peer));
             let stores = Stores { ours, theirs };

@@ -29,6 +29,10 @@ pub struct Status {
     pub fallback_in: Option<Duration>,
     /// Why the store does not answer; `None` when it does.
     pub store_error: Option<String>,
+    /// Our store lost entries, and does not know which.
+    pub recovering: bool,
+    /// How many keys of our store are known to be damaged.
+    pub damaged: u64,
     /// Announcements go out at every heartbeat.
     pub heartbeat_active: bool,
     /// What others say of our clock.

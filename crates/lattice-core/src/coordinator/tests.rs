@@ -1,6 +1,7 @@
 //! The coordinator, event by event, and at random.
 
 mod incarnation;
+mod recover;
 
 use std::num::NonZeroU32;
 
@@ -53,6 +54,7 @@ fn announcement(node: NodeId, sequence: u64, to: u64, byte: u8, time: WallTime) 
         runs: runs(to, byte).into(),
         addresses: vec!["/ip4/10.0.0.1/tcp/9000".into()],
         name: format!("node-{}", node.0[0]),
+        recovering: false,
     };
     let signed = Signed { body: Bytes::new(), signature: [0; 64] };
     SignedAnnouncement { announcement, signed }
@@ -87,6 +89,8 @@ struct Bench {
     now: Monotonic,
     sequence: u64,
     epoch: u64,
+    recovering: bool,
+    damaged: u64,
 }
 
 impl Bench {
@@ -94,7 +98,7 @@ impl Bench {
     fn new(trusted: &[NodeId], urls: &[&str]) -> Self {
         let now = Monotonic(Duration::from_secs(1_000));
         let coordinator = Coordinator::new(config(trusted, urls), now, WallTime(WALL), &Memory::default());
-        let mut bench = Self { coordinator, now, sequence: 0, epoch: 1_000 };
+        let mut bench = Self { coordinator, now, sequence: 0, epoch: 1_000, recovering: false, damaged: 0 };
         bench.seals(1);
         bench.sensor(&[]);
         bench
@@ -128,7 +132,9 @@ impl Bench {
     fn seals(&mut self, byte: u8) -> Vec<Effect> {
         self.epoch += 10;
         let runs = runs(self.epoch, byte);
-        self.hear(Event::Seals(OwnSeals { incarnation: OURS, damage_generation: 0, runs }))
+        let (recovering, damaged) = (self.recovering, self.damaged);
+        let own = OwnSeals { incarnation: OURS, damage_generation: damaged, runs, recovering, damaged };
+        self.hear(Event::Seals(own))
     }
 
     fn sensor(&mut self, live: &[NodeId]) -> Vec<Effect> {
@@ -694,7 +700,13 @@ fn a_new_incarnation_of_either_side_does_not_wait_for_what_the_old_one_did() {
     let mut bench = Bench::new(&[A], &[]);
     waits(&mut bench);
     let (own, runs) = (Incarnation([101; 16]), runs(bench.epoch, 1));
-    let effects = bench.hear(Event::Seals(OwnSeals { incarnation: own, damage_generation: 0, runs }));
+    let effects = bench.hear(Event::Seals(OwnSeals {
+        incarnation: own,
+        damage_generation: 0,
+        runs,
+        recovering: false,
+        damaged: 0,
+    }));
     assert_eq!(started(&effects).len(), 1, "our store is another one");
     assert!(effects.contains(&Effect::Remember));
 
@@ -987,7 +999,13 @@ fn seals_that_were_overtaken_are_no_rollback() {
     bench.sensor(&[A]);
     bench.hear(Event::Sequence { incarnation: OURS, last: 50 });
     let read = |bench: &mut Bench, to| {
-        bench.hear(Event::Seals(OwnSeals { incarnation: OURS, damage_generation: 0, runs: runs(to, 1) }))
+        bench.hear(Event::Seals(OwnSeals {
+            incarnation: OURS,
+            damage_generation: 0,
+            runs: runs(to, 1),
+            recovering: false,
+            damaged: 0,
+        }))
     };
     let hello = |bench: &mut Bench| {
         let (time, wall) = (bench.wall(), bench.wall());
@@ -1020,6 +1038,8 @@ fn an_announcement_is_compared_once_and_never_while_our_store_is_away() {
         incarnation: OURS,
         damage_generation: 0,
         runs: Runs::parse(vec![Run { from: Epoch(5_000), to: Epoch(6_000), root: root(1) }]).unwrap(),
+        recovering: false,
+        damaged: 0,
     }));
     let said = bench.next(A, 2);
     for _ in 0..4 {
@@ -1064,7 +1084,7 @@ fn a_hello_that_never_comes_is_no_end() {
 
 /// Something that may happen; many of them make no sense at their time.
 fn event() -> impl Strategy<Value = (u8, u8, u8)> {
-    (0..18_u8, 0..4_u8, 0..4_u8)
+    (0..19_u8, 0..4_u8, 0..4_u8)
 }
 
 proptest! {
@@ -1104,7 +1124,11 @@ proptest! {
                 13 => bench.pull_fails(id, number, Failure::TimedOut),
                 14 => bench.hear(Event::Reconcile { token: 1, peer: (what > 1).then_some(node) }),
                 15 => bench.hear(Event::SwitchMode([Mode::Auto, Mode::P2p, Mode::Http][usize::from(what % 3)])),
-                16 => bench.hear(Event::TrustChanged { trusted: [A, B, C][..usize::from(who)].to_vec() }),
+                16 => {
+                    (bench.recovering, bench.damaged) = (who > 1, bench.damaged + u64::from(what / 2));
+                    bench.seals(what)
+                }
+                17 => bench.hear(Event::TrustChanged { trusted: [A, B, C][..usize::from(who)].to_vec() }),
                 _ => bench.hear(Event::UrlsChanged { urls: [URL_A.to_owned(), URL_B.to_owned()][..usize::from(what % 3)].to_vec() }),
             });
             for effect in effects {

@@ -27,6 +27,8 @@ pub enum Cause {
     Operator,
     /// It answers the peer's own pull, is marked so, and is not answered in kind itself.
     InKind,
+    /// Our store recovers: it waits for pulls from all peers, whether they differ or not.
+    Recovery,
     /// The peer differed `divergence_threshold` times in a row.
     Divergence,
 }

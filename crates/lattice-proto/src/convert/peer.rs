@@ -27,6 +27,7 @@ impl From<&Announcement> for wire::Announcement {
             runs: announcement.runs.iter().map(Into::into).collect(),
             addresses: announcement.addresses.clone(),
             name: announcement.name.clone(),
+            recovering: announcement.recovering,
         }
     }
 }
@@ -47,6 +48,7 @@ impl TryFrom<wire::Announcement> for Announcement {
             runs: runs("runs", wire.runs)?,
             addresses: addresses(wire.addresses)?,
             name: text("name", wire.name, NAME_BYTES_MAX)?,
+            recovering: wire.recovering,
         })
     }
 }

@@ -106,7 +106,12 @@ pub(crate) fn announcement() -> Announcement {
         runs: vec![empty_run(), run()],
         addresses: vec!["/ip4/10.0.0.1/tcp/9000".into()],
         name: "node-1".into(),
+        recovering: false,
     }
+}
+
+pub(crate) fn recovering() -> Announcement {
+    Announcement { recovering: true, ..announcement() }
 }
 
 pub(crate) fn signed_announcement() -> SignedAnnouncement {

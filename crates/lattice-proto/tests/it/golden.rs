@@ -69,6 +69,7 @@ fn request_instances() -> Vec<Instance> {
     let hello = codec::sign_request(&request_header(), &request(Ask::Hello), &asker_key());
     vec![
         instance("peer.v1.Announcement", peer::Announcement::from(&announcement())),
+        instance("peer.v1.Announcement/recovering", peer::Announcement::from(&recovering())),
         instance(
             "peer.v1.Delta",
             peer::Delta {

@@ -136,10 +136,10 @@ pub(crate) fn seal() -> impl Strategy<Value = SignedSeal> {
 
 pub(crate) fn announcement() -> impl Strategy<Value = SignedAnnouncement> {
     let who = (cluster(), signing_key(), incarnation(), any::<u64>(), any::<u64>());
-    let what = (1..=u32::MAX, runs(), vec(printable(256), 0..=4), printable(512));
+    let what = (1..=u32::MAX, runs(), vec(printable(256), 0..=4), printable(512), any::<bool>());
     (who, what).prop_map(|(who, what)| {
         let (cluster, key, incarnation, sequence, time) = who;
-        let (epoch_ms, runs, addresses, name) = what;
+        let (epoch_ms, runs, addresses, name, recovering) = what;
         let announcement = Announcement {
             cluster,
             node: id(&key),
@@ -150,6 +150,7 @@ pub(crate) fn announcement() -> impl Strategy<Value = SignedAnnouncement> {
             runs,
             addresses,
             name,
+            recovering,
         };
         codec::sign_announcement(&announcement, &key)
     })

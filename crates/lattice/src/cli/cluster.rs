@@ -64,6 +64,8 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
             "fallback_in_ms": status.fallback_in_ms,
             "store_error": non_empty(&status.store_error),
             "clock_error": non_empty(&status.clock_error),
+            "recovering": status.recovering,
+            "damaged": status.damaged,
             "urls": status.urls,
             "url_errors": status.url_errors.iter().map(|failed| json!({
                 "url": failed.url, "errors": failed.errors, "last_error": failed.last_error,
@@ -94,6 +96,13 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
     }
     if !status.store_error.is_empty() {
         lines.push(("store", status.store_error.clone()));
+    }
+    if status.recovering {
+        lines
+            .push(("store", "recovering: tells no absence until all live peers were pulled from".to_owned()));
+    }
+    if status.damaged > 0 {
+        lines.push(("damaged keys", status.damaged.to_string()));
     }
     if !status.clock_error.is_empty() {
         lines.push(("clock", status.clock_error.clone()));

@@ -171,6 +171,7 @@ impl Sensor {
             runs: Default::default(),
             addresses: self.addresses.clone(),
             name: "node".into(),
+            recovering: false,
         }
     }
 

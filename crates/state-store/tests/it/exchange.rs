@@ -52,6 +52,7 @@ impl Peer {
             runs: Vec::new(),
             addresses: Vec::new(),
             name: "peer".to_owned(),
+            recovering: false,
         };
         codec::sign_announcement(&announcement, self.key.signing_key())
     }

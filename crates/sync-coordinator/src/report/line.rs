@@ -54,6 +54,16 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
             Line::new(STATE_STORE, None, "store_unavailable", format!("Unavailable: {reason}"))
         }
         Notice::StoreAnswers => Line::new(STATE_STORE, None, "store_answers", "Available again"),
+        Notice::Recovering => Line::new(
+            STATE_STORE,
+            Some("RECOVERY"),
+            "recovering",
+            "Recovering from a loss: what is absent is not told until all live peers were pulled from",
+        )
+        .alarm(),
+        Notice::Recovered => {
+            Line::new(STATE_STORE, Some("RECOVERY"), "recovered", "Recovered: what is absent is told again")
+        }
         Notice::TimerStarted { after } => Line::new(
             "P2P_HEARTBEAT",
             Some("TIMER"),

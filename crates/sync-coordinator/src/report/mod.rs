@@ -119,6 +119,8 @@ impl Report {
             | Notice::SensorUnavailable { .. }
             | Notice::StoreUnavailable { .. }
             | Notice::StoreAnswers
+            | Notice::Recovering
+            | Notice::Recovered
             | Notice::TimerStarted { .. }
             | Notice::FallbackActivated
             | Notice::Returned

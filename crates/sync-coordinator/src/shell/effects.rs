@@ -92,6 +92,7 @@ enum Word {
 enum Once {
     ReadSeals,
     Poll(String),
+    Recovered,
     Reincarnate,
 }
 
@@ -183,6 +184,16 @@ impl Hands {
                 let span = info_span!("reincarnate", %incarnation);
                 self.once(tasks, Once::Reincarnate, span, async move {
                     hands.reincarnate(incarnation).await;
+                    hands.read_seals().await
+                });
+            }
+            Effect::Recovered { incarnation } => {
+                let span = info_span!("recovered", %incarnation);
+                self.once(tasks, Once::Recovered, span, async move {
+                    // What is not told now is told again, as long as the store recovers.
+                    if let Err(status) = hands.store.recovered(incarnation).await {
+                        warn!(reason = reason(&status), "cannot tell the store that it has recovered");
+                    }
                     hands.read_seals().await
                 });
             }

@@ -308,6 +308,7 @@ impl Shell {
             | Effect::TellHeard { .. }
             | Effect::SetTrust { .. }
             | Effect::Reincarnate { .. }
+            | Effect::Recovered { .. }
             | Effect::JudgeClock(_)) => self.hands.start(&self.tasks, effect),
         }
     }

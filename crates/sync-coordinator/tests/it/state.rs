@@ -40,6 +40,7 @@ pub(crate) fn announcement(key: &NodeKey) -> SignedAnnouncement {
         ],
         addresses: vec![],
         name: "node-2".into(),
+        recovering: false,
     };
     codec::sign_announcement(&announcement, key.signing_key())
 }

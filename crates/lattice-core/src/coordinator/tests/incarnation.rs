@@ -10,7 +10,7 @@ fn bench(trusted: &[NodeId], memory: &Memory) -> Bench {
     let now = Monotonic(Duration::from_secs(1_000));
     let config = Config { heartbeat_interval: Duration::from_secs(600), ..config(trusted, &[]) };
     let coordinator = Coordinator::new(config, now, WallTime(WALL), memory);
-    let mut bench = Bench { coordinator, now, sequence: 0, epoch: 1_000 };
+    let mut bench = Bench { coordinator, now, sequence: 0, epoch: 1_000, recovering: false, damaged: 0 };
     bench.seals(1);
     bench.sensor(trusted);
     bench
@@ -18,7 +18,13 @@ fn bench(trusted: &[NodeId], memory: &Memory) -> Bench {
 
 /// Our store speaks in this incarnation.
 fn store(bench: &mut Bench, incarnation: Incarnation) {
-    bench.hear(Event::Seals(OwnSeals { incarnation, damage_generation: 0, runs: runs(3, 1) }));
+    bench.hear(Event::Seals(OwnSeals {
+        incarnation,
+        damage_generation: 0,
+        runs: runs(3, 1),
+        recovering: false,
+        damaged: 0,
+    }));
 }
 
 fn disowned(bench: &mut Bench, peer: NodeId, incarnation: Incarnation) -> Vec<Effect> {
@@ -63,7 +69,13 @@ fn a_rolled_back_disk_becomes_another_incarnation_before_it_speaks_again() {
     assert!(hello(&mut bench, 51, 1_000, OURS).contains(&reincarnate));
     assert!(!hello(&mut bench, 51, 1_000, OURS).contains(&reincarnate), "once");
     assert!(!bench.pass(20).iter().any(|effect| matches!(effect, Effect::Announce { .. })));
-    let other = OwnSeals { incarnation: Incarnation([101; 16]), damage_generation: 0, runs: runs(3, 1) };
+    let other = OwnSeals {
+        incarnation: Incarnation([101; 16]),
+        damage_generation: 0,
+        runs: runs(3, 1),
+        recovering: false,
+        damaged: 0,
+    };
     bench.hear(Event::Seals(other));
     assert!(bench.pass(5).contains(&Effect::Announce { to: Recipients::All }));
 

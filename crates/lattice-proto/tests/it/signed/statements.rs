@@ -72,6 +72,7 @@ fn the_greatest_announcement_fits_its_bound() {
         runs: epochs.map(|epoch| Run { from: epoch, to: epoch, root }).collect(),
         addresses: vec!["a".repeat(ADDRESS_BYTES_MAX); ADDRESSES_MAX],
         name: "n".repeat(NAME_BYTES_MAX),
+        recovering: true,
         ..announcement()
     };
     let signed = codec::sign_announcement(&greatest, &asker_key());

@@ -1,0 +1,124 @@
+//! Own stores that lost entries.
+
+use ed25519_dalek::SigningKey;
+
+use super::*;
+use crate::exchange::{Shape, WalkNode};
+use crate::seal::Seal;
+use crate::signed::{Context, SignedSeal};
+use crate::tree::Position;
+use crate::tree::fixture::{Tree, golden};
+
+/// A peer with a tree of three entries, that signs its seals.
+struct Peer {
+    key: SigningKey,
+    node: NodeId,
+    tree: Tree,
+}
+
+impl Peer {
+    fn new(byte: u8) -> Self {
+        let key = SigningKey::from_bytes(&[byte; 32]);
+        Self { node: NodeId(key.verifying_key().to_bytes()), key, tree: Tree::of(golden(3)) }
+    }
+
+    fn seal(&self, epoch: u64) -> SignedSeal {
+        let seal = Seal {
+            cluster: "lattice".into(),
+            node: self.node,
+            incarnation: incarnation(self.node),
+            epoch: Epoch(epoch),
+            root: self.tree.root,
+        };
+        SignedSeal { seal, signed: Signed::sign(Context::Seal, Bytes::from_static(b"seal"), &self.key) }
+    }
+
+    fn reply(&self, number: u64, answer: Answer) -> pull::Event {
+        let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
+        let incarnation = incarnation(self.node);
+        pull::Event::Reply { number, incarnation, response, traffic: Traffic::default() }
+    }
+
+    /// Goes through a pull in which nothing is missing.
+    fn heal(&self, bench: &mut Bench, id: pull::Id) -> Vec<Effect> {
+        let (number, _, _) = question(bench, id);
+        let shape = Shape::of(&self.tree.node(&Position::ROOT), None);
+        let nodes = vec![WalkNode { position: Position::ROOT, chain: None, shape }];
+        let event = self.reply(number, Answer::Walk { seal: self.seal(bench.epoch + 100), nodes });
+        bench.hear(Event::Pull { id, event });
+        let event = pull::Event::Compared { missing: Vec::new(), ahead: Vec::new() };
+        let effects = bench.hear(Event::Pull { id, event });
+        assert_eq!(ended(&effects), [(self.node, Outcome::Healed)]);
+        effects
+    }
+
+    fn heartbeat(&self, bench: &mut Bench, recovering: bool) -> Vec<Effect> {
+        let mut effects = bench.seals(1);
+        let (mut announced, wall) = (bench.next(self.node, 2), bench.wall());
+        announced.announcement.recovering = recovering;
+        effects.extend(bench.hear(Event::Heard { from: self.node, announcement: announced, wall }));
+        effects
+    }
+}
+
+fn recovered(effects: &[Effect]) -> bool {
+    effects.contains(&Effect::Recovered { incarnation: OURS })
+}
+
+#[test]
+fn a_store_that_recovers_pulls_from_everybody_at_once_and_is_told_when_that_has_healed() {
+    let (a, b) = (Peer::new(3), Peer::new(4));
+    let mut bench = Bench::new(&[a.node, b.node], &[]);
+    bench.sensor(&[a.node, b.node]);
+    bench.recovering = true;
+    assert!(notices(&bench.seals(1)).contains(&&Notice::Recovering));
+    assert!(bench.coordinator.status(bench.now).recovering);
+    let effects = a.heartbeat(&mut bench, false);
+    let [(peer, Cause::Recovery, first)] = started(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(peer, a.node, "the first difference is enough");
+    let effects = b.heartbeat(&mut bench, false);
+    let [(_, Cause::Recovery, second)] = started(&effects)[..] else { panic!("{effects:?}") };
+    assert!(!recovered(&a.heal(&mut bench, first)));
+    assert!(recovered(&b.heal(&mut bench, second)));
+    assert!(!recovered(&bench.pass(20)), "once");
+    bench.recovering = false;
+    let effects = bench.seals(1);
+    assert!(notices(&effects).contains(&&Notice::Recovered));
+    let announced = bench.pass(1);
+    assert!(announced.contains(&Effect::Announce { to: Recipients::All }), "others learn of it soon");
+    assert_eq!(started(&bench.pass(20)), []);
+}
+
+#[test]
+fn a_peer_that_recovers_too_does_not_end_it() {
+    let a = Peer::new(3);
+    let mut bench = Bench::new(&[a.node], &[]);
+    bench.sensor(&[a.node]);
+    bench.recovering = true;
+    let effects = a.heartbeat(&mut bench, true);
+    let id = started(&effects)[0].2;
+    assert!(!recovered(&a.heal(&mut bench, id)));
+    bench.pass(10);
+    assert_eq!(started(&a.heartbeat(&mut bench, true)), []);
+    let effects = a.heartbeat(&mut bench, false);
+    let id = started(&effects)[0].2;
+    assert!(recovered(&a.heal(&mut bench, id)), "it has recovered, and knows");
+}
+
+#[test]
+fn a_pull_for_recovery_that_fails_waits_for_its_backoff() {
+    let a = Peer::new(3);
+    let mut bench = Bench::new(&[a.node], &[]);
+    bench.sensor(&[a.node]);
+    bench.recovering = true;
+    let effects = a.heartbeat(&mut bench, false);
+    let id = started(&effects)[0].2;
+    let (number, _, _) = question(&mut bench, id);
+    let refused = Answer::Refused(Refusal { reason: Reason::Busy, detail: "later".into() });
+    let event = a.reply(number, refused);
+    let effects = bench.hear(Event::Pull { id, event });
+    assert_eq!(ended(&effects), [(a.node, Outcome::Refused)]);
+    assert_eq!(started(&effects), []);
+    assert_eq!(started(&a.heartbeat(&mut bench, false)), []);
+    assert_eq!(started(&bench.pass(10)).len(), 1, "again, after a while");
+}
