@@ -11,8 +11,8 @@
 //! - [`signed`]: what nodes sign, and the checks before any of it is believed.
 //! - [`proof`]: what a node hands out to prove what it holds of a key.
 //! - [`exchange`]: what the one who pulls asks, and what the one who serves answers.
-//! - [`liveness`], [`hearing`], [`divergence`], [`failover`], [`backoff`], [`renewal`], [`recovery`], [`pull`],
-//!   [`coordinator`]: the machines that decide.
+//! - [`liveness`], [`hearing`], [`divergence`], [`failover`], [`backoff`], [`renewal`], [`recovery`], [`repair`],
+//!   [`pull`], [`coordinator`]: the machines that decide.
 //! - [`budget`]: bytes per second, for those who pull and those who serve.
 
 pub mod backoff;
@@ -29,6 +29,7 @@ pub mod proof;
 pub mod pull;
 pub mod recovery;
 pub mod renewal;
+pub mod repair;
 pub mod seal;
 pub mod signed;
 pub mod time;

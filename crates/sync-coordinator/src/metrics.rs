@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use lattice_core::coordinator::Status;
 use lattice_core::failover::{Path, SyncMode};
 use lattice_core::model::NodeId;
-use lattice_core::pull::{Ended, Outcome};
+use lattice_core::pull::{Ended, Outcome, Repaired};
 use lattice_runtime::Metrics as Registry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -40,6 +40,11 @@ struct OfPeer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfPull {
     path: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRepair {
     outcome: &'static str,
 }
 
@@ -113,6 +118,9 @@ impl Sibling {
     }
 }
 
+/// What repairs come to whose peer has answered everything: all that was looked for is mended, or some, or none.
+const REPAIRED: [&str; 3] = ["All", "Some", "None"];
+
 /// Names under which announcements are refused.
 const REFUSALS: [&str; 8] =
     ["untrusted", "cluster", "epoch_length", "repeated", "sequence", "unconfirmed", "replaced", "runs"];
@@ -128,6 +136,9 @@ pub(crate) struct Metrics {
     pull_duration: Histogram,
     pull_bytes: Family<Direction, Counter>,
     pulls_running: Gauge,
+    repairs: Family<OfRepair, Counter>,
+    repaired_keys: Counter,
+    recovering: Gauge,
     failover: Family<OfState, Gauge>,
     polls: Family<Result, Counter>,
     deltas: Family<Result, Counter>,
@@ -147,6 +158,9 @@ impl Metrics {
             pull_duration: Histogram::new(DURATION_BUCKETS),
             pull_bytes: Family::default(),
             pulls_running: Gauge::default(),
+            repairs: Family::default(),
+            repaired_keys: Counter::default(),
+            recovering: Gauge::default(),
             failover: Family::default(),
             polls: Family::default(),
             deltas: Family::default(),
@@ -173,6 +187,19 @@ impl Metrics {
             add(registry, "pull_duration_seconds", "Duration of pulls", metrics.pull_duration.clone());
             add(registry, "pull_bytes", "Bytes of signed envelopes of pulls", metrics.pull_bytes.clone());
             add(registry, "pulls_running", "Pulls under way", metrics.pulls_running.clone());
+            add(
+                registry,
+                "repairs",
+                "Repairs that have ended: of all keys looked for, of some, of none, or why not",
+                metrics.repairs.clone(),
+            );
+            add(registry, "repaired_keys", "Damaged keys that were mended", metrics.repaired_keys.clone());
+            add(
+                registry,
+                "recovering",
+                "Whether the store waits for pulls from all live peers after a loss",
+                metrics.recovering.clone(),
+            );
             add(registry, "failover", "Peers by failover state", metrics.failover.clone());
             add(registry, "polls", "Polls over HTTP", metrics.polls.clone());
             add(registry, "deltas", "Deltas of local writes, sent and received", metrics.deltas.clone());
@@ -197,6 +224,11 @@ impl Metrics {
             drop(self.divergences.get_or_create(&OfPath { path: name(path) }));
             for outcome in Outcome::ALL {
                 drop(self.pulls.get_or_create(&OfPull { path: name(path), outcome: outcome.name() }));
+            }
+        }
+        for outcome in REPAIRED.into_iter().chain(Outcome::ALL.map(Outcome::name)) {
+            if outcome != Outcome::Healed.name() {
+                drop(self.repairs.get_or_create(&OfRepair { outcome }));
             }
         }
         for direction in ["in", "out"] {
@@ -248,6 +280,7 @@ impl Metrics {
             self.divergence.get_or_create(&peer_label).set(i64::from(peer.divergence_count));
         }
         self.pulls_running.set(number(status.pulls_running));
+        self.recovering.set(i64::from(status.recovering));
     }
 
     pub(crate) fn switched(&self, to: Path) {
@@ -267,6 +300,24 @@ impl Metrics {
         let label = OfPull { path: name(ended.path), outcome: ended.outcome.name() };
         self.pulls.get_or_create(&label).inc();
         self.pull_duration.observe(ended.ended.since(ended.started).as_secs_f64());
+        self.pull_bytes(ended);
+    }
+
+    /// A repair costs what a pull costs, and is none.
+    pub(crate) fn repair_ended(&self, ended: &Ended, repaired: &Repaired) {
+        let [all, some, none] = REPAIRED;
+        let outcome = match (ended.outcome, repaired.repaired) {
+            (Outcome::Healed, 0) => none,
+            (Outcome::Healed, repairs) if repairs < repaired.sought => some,
+            (Outcome::Healed, _) => all,
+            (outcome, _) => outcome.name(),
+        };
+        self.repairs.get_or_create(&OfRepair { outcome }).inc();
+        self.repaired_keys.inc_by(repaired.repaired);
+        self.pull_bytes(ended);
+    }
+
+    fn pull_bytes(&self, ended: &Ended) {
         let bytes = |direction, bytes| self.pull_bytes.get_or_create(&Direction { direction }).inc_by(bytes);
         bytes("in", ended.traffic.bytes_in);
         bytes("out", ended.traffic.bytes_out);
@@ -324,6 +375,9 @@ mod tests {
             "lattice_coordinator_pulls_total{path=\"HTTP\",outcome=\"Healed\"} 0",
             "lattice_coordinator_pulls_total{path=\"P2P\",outcome=\"NoProgress\"} 0",
             "lattice_coordinator_pull_duration_seconds_count 0",
+            "lattice_coordinator_repairs_total{outcome=\"All\"} 0",
+            "lattice_coordinator_repairs_total{outcome=\"TimedOut\"} 0",
+            "lattice_coordinator_recovering 0",
             "lattice_coordinator_pull_bytes_total{direction=\"in\"} 0",
             &format!("lattice_coordinator_divergence{{peer=\"{b}\"}} 0"),
         ] {

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use lattice_core::coordinator::Clock as Judgement;
-use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, NodeId};
+use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, Key, NodeId};
 use lattice_core::pull::MergeCounts;
 use lattice_core::tree::{FANOUT, Position, Summary};
-use lattice_proto::convert::{self, Invalid, Seals};
+use lattice_proto::convert::{self, Damaged, Invalid, Seals};
 use lattice_proto::store::v1 as wire;
 use lattice_proto::store::v1::state_store_client::StateStoreClient;
 use lattice_runtime::grpc::{Channel, MESSAGE_BYTES_MAX};
@@ -77,6 +77,7 @@ impl Store {
             known: answer.known,
             held: answer.held,
             dropped: answer.dropped,
+            repaired: answer.repaired,
         })
     }
 
@@ -149,6 +150,14 @@ impl Store {
         let request = wire::ReincarnateRequest { incarnation: incarnation.0.to_vec().into() };
         let answer = self.calls.clone().reincarnate(request).await?.into_inner();
         Ok(convert::incarnation("incarnation", &answer.incarnation)?)
+    }
+
+    /// Keys that are damaged, after one of them; at most `limit`.
+    pub(crate) async fn damaged(&self, after: Option<&Key>, limit: usize) -> Result<Damaged, Error> {
+        let after = after.map(|key| key.as_bytes().to_vec().into()).unwrap_or_default();
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let request = wire::DamagedRequest { after, limit };
+        Ok(self.calls.clone().damaged(request).await?.into_inner().try_into()?)
     }
 
     /// Peers have filled our store again, while it had this incarnation.

@@ -19,7 +19,7 @@ use lattice_core::tree::{FANOUT, Position, Summary};
 use lattice_proto::codec;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
-use state_store::engine::{Committed, Op, Origin, Page};
+use state_store::engine::{Committed, DamagedEntry, Op, Origin, Page};
 use state_store::peers::{Peers, Random};
 use state_store::verdict::Verdict;
 use state_store::{Engine, MemoryStorage, Now, Reader, Settings as StoreSettings};
@@ -144,7 +144,7 @@ impl Replica {
         self.merge(now, wall, entries, Origin::Delta).map(|_| ())
     }
 
-    /// Merges what a pull has proved.
+    /// Merges what a pull has proved; `repair`: in the place of what is damaged.
     ///
     /// # Errors
     /// What the engine says.
@@ -153,8 +153,18 @@ impl Replica {
         now: Duration,
         wall: WallTime,
         entries: Vec<Entry>,
+        repair: bool,
     ) -> Result<MergeCounts, String> {
-        self.merge(now, wall, entries, Origin::Pull)
+        self.merge(now, wall, entries, if repair { Origin::Repair } else { Origin::Pull })
+    }
+
+    /// Keys that are known to be damaged, after one of them.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn damaged(&self, after: Option<&Key>, limit: usize) -> Result<Vec<DamagedEntry>, String> {
+        let after = after.map_or(&[][..], Key::as_bytes);
+        self.reader.damaged(after, limit).map_err(|error| error.to_string())
     }
 
     fn merge(
@@ -172,6 +182,7 @@ impl Replica {
             known: merged.known,
             held: merged.held,
             dropped: merged.dropped,
+            repaired: merged.repaired,
         })
     }
 

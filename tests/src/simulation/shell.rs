@@ -105,6 +105,8 @@ fn is_error(event: &Event) -> bool {
         | Event::Asked { .. }
         | Event::Polled { .. }
         | Event::Greeted { .. }
+        | Event::Damaged { .. }
+        | Event::DamageUnknown
         | Event::Pull { .. }
         | Event::SwitchMode(_)
         | Event::Reconcile { .. }
@@ -163,6 +165,7 @@ impl Node {
                 | Effect::TellHeard { .. }
                 | Effect::SetTrust { .. }
                 | Effect::Recovered { .. }
+                | Effect::ListDamaged { .. }
                 | Effect::JudgeClock(_)) => {
                     self.soon(now, Input::Effect { life, effect: Box::new(effect) }, out);
                 }
@@ -202,10 +205,23 @@ impl Node {
                 let event = compared.map(|(missing, ahead)| pull::Event::Compared { missing, ahead });
                 self.tell_pull(now, pull, event, out);
             }
-            Effect::Merge { pull, entries } => {
+            Effect::ListDamaged { after, limit } => {
+                let event = match self.store_now(|store| store.damaged(after.as_ref(), limit)) {
+                    Ok(entries) => Event::Damaged {
+                        more: entries.last().filter(|_| entries.len() >= limit).map(|last| last.key.clone()),
+                        lost: entries
+                            .iter()
+                            .map(|entry| pull::Lost { key_hash: entry.key.hash(), head: entry.head })
+                            .collect(),
+                    },
+                    Err(_) => Event::DamageUnknown,
+                };
+                self.tell(now, event, out);
+            }
+            Effect::Merge { pull, entries, repair } => {
                 let wall = self.wall(now);
                 out.seen.push(Seen::Proved(entries.clone()));
-                let merged = self.store_now(|store| store.merge_pulled(now, wall, entries));
+                let merged = self.store_now(|store| store.merge_pulled(now, wall, entries, repair));
                 self.tell_pull(now, pull, merged.map(pull::Event::Merged), out);
             }
             Effect::TellHeard { node, incarnation, sequence, epoch } => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::exchange::Request;
 use crate::failover::{self, Health, Path, SyncMode};
 use crate::hearing;
-use crate::model::{Entry, EntryHead, Epoch, Incarnation, NodeId};
+use crate::model::{Entry, EntryHead, Epoch, Incarnation, Key, NodeId};
 use crate::pull;
 use crate::seal::Root;
 use crate::tree::Position;
@@ -112,6 +112,15 @@ pub enum Effect {
         pull: pull::Id,
         /// The entries.
         entries: Vec<Entry>,
+        /// They are to take the place of damaged ones.
+        repair: bool,
+    },
+    /// List damaged keys of our store: answered by [`super::Event::Damaged`] or [`super::Event::DamageUnknown`].
+    ListDamaged {
+        /// The keys after this one; `None`: from the first.
+        after: Option<Key>,
+        /// How many at most.
+        limit: usize,
     },
     /// Tell the store what was heard from a peer: answered by [`super::Event::Replaced`], if it knows better.
     TellHeard {
@@ -151,7 +160,7 @@ pub enum Effect {
         /// One for each peer; of a pull that was running already, its id. Empty: no such peer is known.
         pulls: Vec<(NodeId, pull::Id)>,
     },
-    /// A pull has begun.
+    /// A pull has begun; a repair, too.
     PullStarted {
         /// Which.
         id: pull::Id,
@@ -164,7 +173,7 @@ pub enum Effect {
         /// Our newest root at the time.
         root_before: Option<Root>,
     },
-    /// A pull has ended; to be recorded in the heal history.
+    /// A pull has ended; to be recorded in the heal history, unless it was a repair.
     PullEnded {
         /// How.
         ended: pull::Ended,

@@ -2,7 +2,7 @@
 
 use crate::failover::Mode;
 use crate::liveness;
-use crate::model::{Epoch, Incarnation, NodeId};
+use crate::model::{Epoch, Incarnation, Key, NodeId};
 use crate::pull;
 use crate::seal::Runs;
 use crate::signed::SignedAnnouncement;
@@ -137,6 +137,15 @@ pub enum Event {
         /// What came of it.
         event: pull::Event,
     },
+    /// Keys of our store that are damaged. Answers [`super::Effect::ListDamaged`].
+    Damaged {
+        /// At most as many as were asked for.
+        lost: Vec<pull::Lost>,
+        /// The last of them, when there may be more; `None` at the end.
+        more: Option<Key>,
+    },
+    /// The store did not list them. Answers [`super::Effect::ListDamaged`].
+    DamageUnknown,
     /// An operator's choice of path.
     SwitchMode(Mode),
     /// An operator wants a pull now. Answered by [`super::Effect::ReconcileAccepted`].

@@ -15,6 +15,7 @@ mod event;
 mod failures;
 mod heard;
 mod incarnation;
+mod mend;
 mod peers;
 mod polls;
 mod pulls;
@@ -45,6 +46,7 @@ use crate::hearing::Register;
 use crate::model::{EpochLength, Incarnation, NodeId};
 use crate::recovery::{self, Recovery};
 use crate::renewal::{self, Renewals};
+use crate::repair::{self, Repair};
 use crate::time::{Monotonic, WallTime};
 
 use clocks::{Changes, Clocks};
@@ -97,6 +99,13 @@ pub struct Config {
     pub seed: u64,
 }
 
+impl Config {
+    /// How long a peer is taken for live after it was heard, on either path.
+    fn fresh_for(&self) -> Duration {
+        self.peer_timeout.max(self.poll_interval * PROBE_INTERVALS)
+    }
+}
+
 /// What survives a restart of the coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -128,6 +137,7 @@ pub struct Coordinator {
     failover: Failover,
     backoff: Backoff,
     recovery: Recovery,
+    repair: Repair,
     clocks: Clocks,
     /// When the store was last told of our clock.
     clock_told: Monotonic,
@@ -172,7 +182,7 @@ impl Coordinator {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(config.seed);
         let mut backoff = Backoff::new(config.backoff_max, random.random());
         backoff.import(now, wall, &memory.pauses);
-        let fresh_for = config.peer_timeout.max(config.poll_interval * PROBE_INTERVALS);
+        let fresh_for = config.fresh_for();
         let late_max = config.heartbeat_interval * 2;
         let mut coordinator = Self {
             hearing: Register::new(config.cluster.clone(), config.epoch_length, late_max),
@@ -184,6 +194,7 @@ impl Coordinator {
             }),
             backoff,
             recovery: Recovery::new(fresh_for),
+            repair: Repair::new(config.backoff_max, random.random()),
             clocks: Clocks::new(config.max_clock_drift, fresh_for),
             clock_told: now,
             peers: BTreeMap::new(),
@@ -287,6 +298,8 @@ impl Coordinator {
                 self.replaced(now, peer, incarnation, present, effects);
             }
             Event::Pull { id, event } => self.pull_event(now, id, event, effects),
+            Event::Damaged { lost, more } => self.mend(now, repair::Event::Listed { lost, more }, effects),
+            Event::DamageUnknown => self.mend(now, repair::Event::NotListed, effects),
             Event::SwitchMode(mode) => {
                 effects.push(Effect::Notice(Notice::ModeSwitched { mode }));
                 self.fail_over(now, failover::Event::Mode(mode), effects);
@@ -303,6 +316,7 @@ impl Coordinator {
         }
         self.on_time(now, effects);
         self.start_pulls(now, effects);
+        self.start_repairs(now, effects);
         self.check();
     }
 
@@ -319,6 +333,7 @@ impl Coordinator {
             self.failover.deadline(),
             self.divergence.deadline(),
             self.recovery.deadline(),
+            self.repair.deadline(),
             self.next_start(),
             self.next_question(),
             self.next_renewal(),
@@ -353,6 +368,9 @@ impl Coordinator {
         }
         if due(self.recovery.deadline()) {
             self.recover(now, recovery::Event::Tick, effects);
+        }
+        if due(self.repair.deadline()) {
+            self.mend(now, repair::Event::Tick, effects);
         }
         if self.next_heartbeat <= now || due(self.announce_at) {
             self.announce(now, effects);
@@ -432,7 +450,7 @@ impl Coordinator {
         if self.given_up.is_some_and(|given_up| given_up != own.incarnation) {
             self.given_up = None;
         }
-        let OwnSeals { incarnation, damage_generation, ref runs, recovering, damaged: _ } = own;
+        let OwnSeals { incarnation, damage_generation, ref runs, recovering, damaged } = own;
         let event = divergence::Event::OwnSeals { incarnation, damage_generation, runs: runs.clone() };
         let before = self.own.replace(own);
         match (before.as_ref().is_some_and(|before| before.recovering), recovering) {
@@ -443,6 +461,7 @@ impl Coordinator {
         let before = before.map(|before| before.incarnation);
         self.diverge(now, event, None, effects);
         self.recover(now, recovery::Event::Own { incarnation, damage_generation, recovering }, effects);
+        self.mend(now, repair::Event::Own { incarnation, damage_generation, damaged }, effects);
         if before != Some(incarnation) {
             let peers: Vec<NodeId> = self.peers.keys().copied().collect();
             peers.into_iter().for_each(|peer| self.meet(now, peer, effects));

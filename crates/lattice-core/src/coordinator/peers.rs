@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub(super) name: String,
     announced_addresses: Vec<String>,
     pub(super) heard: Option<Monotonic>,
+    /// Its store lost entries itself.
+    pub(super) recovering: bool,
     /// Whether failover was told of a URL.
     url_known: bool,
     /// Heard over HTTP, at this URL, in an incarnation that a hello must confirm.
@@ -78,6 +80,7 @@ impl Peer {
             name: String::new(),
             announced_addresses: Vec::new(),
             heard: None,
+            recovering: false,
             url_known: false,
             unconfirmed: None,
             compared: None,
@@ -92,6 +95,7 @@ impl Peer {
     /// Notes what it said of itself.
     pub(super) fn described(&mut self, now: Monotonic, announcement: &Announcement) {
         self.heard = Some(now);
+        self.recovering = announcement.recovering;
         self.name = clip(&announcement.name);
         self.announced_addresses =
             announcement.addresses.iter().take(ADDRESSES_MAX).map(|it| clip(it)).collect();

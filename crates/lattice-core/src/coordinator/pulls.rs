@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::peers::{Healed, Wanted};
+use super::peers::{Healed, Peer, Wanted};
 use super::urls::Url;
 use super::{Coordinator, Effect, Notice, Route};
 use crate::backoff::Stores;
@@ -11,8 +11,9 @@ use crate::exchange::ENVELOPE_BYTES_MAX;
 use crate::failover::{self, Mode, Path};
 use crate::liveness::State;
 use crate::model::{Incarnation, NodeId};
-use crate::pull::{self, Cause, Ended, Outcome, Pull};
+use crate::pull::{self, Cause, Ended, Lost, Outcome, Pull, Repaired};
 use crate::recovery;
+use crate::repair;
 use crate::seal::Root;
 use crate::time::Monotonic;
 
@@ -38,10 +39,16 @@ struct Began {
     incarnation: Option<Incarnation>,
 }
 
+impl Running {
+    fn is_repair(&self) -> bool {
+        self.pull.config().cause == Cause::Repair
+    }
+}
+
 impl Coordinator {
     /// A pull from `peer` should start. Of two reasons the stronger one stays.
     pub(super) fn want(&mut self, peer: NodeId, cause: Cause) {
-        if self.pulls.contains_key(&peer) {
+        if self.pulls.get(&peer).is_some_and(|running| !running.is_repair()) {
             return;
         }
         let id = pull::Id(self.random.random_range(1..=u64::MAX));
@@ -78,7 +85,8 @@ impl Coordinator {
         for peer in peers {
             self.want(peer, Cause::Operator);
             let wanted = self.peers.get(&peer).and_then(|known| known.wanted);
-            let running = self.pulls.get(&peer).map(|running| running.pull.config().id);
+            let running = self.pulls.get(&peer).filter(|running| !running.is_repair());
+            let running = running.map(|running| running.pull.config().id);
             pulls.extend(running.or(wanted.map(|wanted| wanted.id)).map(|id| (peer, id)));
         }
         effects.push(Effect::ReconcileAccepted { token, pulls });
@@ -90,10 +98,11 @@ impl Coordinator {
     pub(super) fn start_pulls(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         while self.pulls.len() < self.config.pulls_max && self.can_speak() {
             let ready = self.peers.iter().filter_map(|(&peer, known)| {
-                let wanted = known.wanted?;
+                // A repair from it ends first.
+                let wanted = known.wanted.filter(|_| !self.pulls.contains_key(&peer))?;
                 let may_start = match wanted.cause {
                     Cause::Operator => true,
-                    Cause::InKind | Cause::Recovery | Cause::Divergence => {
+                    Cause::InKind | Cause::Recovery | Cause::Divergence | Cause::Repair => {
                         let path = self.route(&peer)?.path();
                         self.backoff.until(now, &peer, path).is_none()
                     }
@@ -108,7 +117,7 @@ impl Coordinator {
             if wanted.cause == Cause::InKind && !self.may_lack(now, &peer) {
                 continue;
             }
-            self.start_pull(now, peer, wanted, effects);
+            self.start_pull(now, peer, wanted, &[], effects);
         }
     }
 
@@ -118,7 +127,9 @@ impl Coordinator {
             return None;
         }
         // Everything wanted that is not paused was started already.
-        let paused = self.peers.iter().filter(|(_, known)| known.wanted.is_some()).filter_map(|(peer, _)| {
+        let wanted =
+            |(peer, known): &(&NodeId, &Peer)| known.wanted.is_some() && !self.pulls.contains_key(*peer);
+        let paused = self.peers.iter().filter(wanted).filter_map(|(peer, _)| {
             let path = self.route(peer)?.path();
             self.backoff.until(Monotonic::ZERO, peer, path)
         });
@@ -247,7 +258,15 @@ impl Coordinator {
         }
     }
 
-    fn start_pull(&mut self, now: Monotonic, peer: NodeId, wanted: Wanted, effects: &mut Vec<Effect>) {
+    /// Starts a pull, or a repair that looks for what is `lost`.
+    pub(super) fn start_pull(
+        &mut self,
+        now: Monotonic,
+        peer: NodeId,
+        wanted: Wanted,
+        lost: &[Lost],
+        effects: &mut Vec<Effect>,
+    ) {
         let Wanted { id, cause, .. } = wanted;
         let began = Began {
             root: self.own.as_ref().and_then(|own| own.runs.newest()).and_then(|run| run.root),
@@ -255,34 +274,37 @@ impl Coordinator {
         };
         let route = self.route(&peer);
         let pause_max = self.pause_max();
-        let pull = Pull::new(
-            now,
-            pull::Config {
-                id,
-                cause,
-                peer,
-                cluster: self.config.cluster.clone(),
-                incarnation: self.hearing.incarnation(&peer),
-                announced: self.hearing.runs(&peer).cloned().unwrap_or_default(),
-                path: route.as_ref().map_or(self.failover.path(&peer), Route::path),
-                request_timeout: self.config.request_timeout,
-                pause_max,
-                stall_timeout: pause_max.saturating_add(self.config.request_timeout) * STALL_TIMEOUTS,
-                max_clock_drift: self.config.max_clock_drift,
-            },
-        );
+        let repair = cause == Cause::Repair;
+        let config = pull::Config {
+            id,
+            cause,
+            peer,
+            cluster: self.config.cluster.clone(),
+            incarnation: self.hearing.incarnation(&peer),
+            announced: self.hearing.runs(&peer).cloned().unwrap_or_default(),
+            path: route.as_ref().map_or(self.failover.path(&peer), Route::path),
+            request_timeout: self.config.request_timeout,
+            pause_max,
+            stall_timeout: pause_max.saturating_add(self.config.request_timeout) * STALL_TIMEOUTS,
+            max_clock_drift: self.config.max_clock_drift,
+        };
+        let pull = if repair { Pull::repair(now, config, lost) } else { Pull::new(now, config) };
         let Some(route) = route else {
             // Only an operator's pull comes this far without a way. It is recorded as any other.
             let ended = pull.give_up(now, "no way to reach the peer");
             self.pull_ended(now, ended, None, began, effects);
             return;
         };
-        effects.push(Effect::Notice(Notice::PullTriggered { peer, route: route.clone(), cause }));
+        if !repair {
+            effects.push(Effect::Notice(Notice::PullTriggered { peer, route: route.clone(), cause }));
+        }
         let root_before = began.root;
         effects.push(Effect::PullStarted { id, peer, cause, route: route.clone(), root_before });
         self.pulls.insert(peer, Running { pull, route, began, waiting: None });
-        self.diverge(now, divergence::Event::PullStarted { peer }, None, effects);
-        self.recover(now, recovery::Event::PullStarted { peer }, effects);
+        if !repair {
+            self.diverge(now, divergence::Event::PullStarted { peer }, None, effects);
+            self.recover(now, recovery::Event::PullStarted { peer }, effects);
+        }
         self.drive(now, peer, pull::Event::Start, effects);
     }
 
@@ -291,6 +313,7 @@ impl Coordinator {
         let Some(running) = self.pulls.get_mut(&peer) else { return };
         let mut decided = Vec::new();
         running.pull.handle(now, event, &mut decided);
+        let repair = running.is_repair();
         let (pull, route) = (running.pull.config().id, running.route.clone());
         let in_debt = self.budget.is_some_and(|budget| budget.paid() > now);
         for effect in decided {
@@ -307,7 +330,7 @@ impl Coordinator {
                 }
                 pull::Effect::ReadLocalNodes(positions) => Effect::ReadLocalNodes { pull, positions },
                 pull::Effect::Compare(heads) => Effect::Compare { pull, heads },
-                pull::Effect::Merge(entries) => Effect::Merge { pull, entries },
+                pull::Effect::Merge(entries) => Effect::Merge { pull, entries, repair },
                 pull::Effect::Ended(ended) => {
                     if let Some(running) = self.pulls.remove(&peer) {
                         self.pull_ended(now, *ended, Some(running.route), running.began, effects);
@@ -334,10 +357,15 @@ impl Coordinator {
             }
             _ => None,
         };
-        let healed_by = healed.map(|healed| healed.incarnation);
-        self.diverge(now, divergence::Event::PullEnded { peer, healed }, None, effects);
-        self.recover(now, recovery::Event::PullEnded { peer, healed: healed_by }, effects);
-        if let (Some(_), Some(ours)) = (&route, began.incarnation) {
+        // A repair proves nothing of what it did not look for, and ends no pause.
+        let repaired = ended.repaired.clone();
+        if repaired.is_none() {
+            let healed_by = healed.map(|healed| healed.incarnation);
+            self.diverge(now, divergence::Event::PullEnded { peer, healed }, None, effects);
+            self.recover(now, recovery::Event::PullEnded { peer, healed: healed_by }, effects);
+        }
+        let counts = repaired.is_none() || outcome != Outcome::Healed;
+        if let (Some(_), Some(ours), true) = (&route, began.incarnation, counts) {
             let theirs = ended.incarnation.or_else(|| self.hearing.incarnation(&peer));
             let stores = Stores { ours, theirs };
             if self.backoff.ended(now, peer, path, outcome, ended.verified_new, stores) {
@@ -349,6 +377,7 @@ impl Coordinator {
         let epoch = self.own.as_ref().and_then(|own| own.runs.newest_epoch());
         if let Some(known) = self.peers.get_mut(&peer) {
             match outcome {
+                Outcome::Healed if repaired.is_some() => {}
                 Outcome::Healed => {
                     let Ended { id, entries_merged, .. } = ended;
                     known.healed = Some(Healed { id, path, entries_merged, epoch });
@@ -359,7 +388,8 @@ impl Coordinator {
                 | Outcome::TimedOut
                 | Outcome::Lost
                 | Outcome::NoProgress => {
-                    let reason = format!("pull: {outcome}: {}", ended.detail);
+                    let what = if repaired.is_some() { "repair" } else { "pull" };
+                    let reason = format!("{what}: {outcome}: {}", ended.detail);
                     // Without an answer nobody has signed anything: who knows who is there.
                     let nobody = matches!(outcome, Outcome::TimedOut | Outcome::Lost);
                     let url = route.as_ref().and_then(Route::url).filter(|_| nobody);
@@ -384,5 +414,8 @@ impl Coordinator {
             }
         }
         effects.push(Effect::PullEnded { ended, route, root_before: began.root });
+        if let Some(Repaired { repaired, left, .. }) = repaired {
+            self.mend(now, repair::Event::Ended { repaired, left }, effects);
+        }
     }
 }

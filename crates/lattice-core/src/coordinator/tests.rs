@@ -133,7 +133,7 @@ impl Bench {
         self.epoch += 10;
         let runs = runs(self.epoch, byte);
         let (recovering, damaged) = (self.recovering, self.damaged);
-        let own = OwnSeals { incarnation: OURS, damage_generation: damaged, runs, recovering, damaged };
+        let own = OwnSeals { incarnation: OURS, damage_generation: 0, runs, recovering, damaged };
         self.hear(Event::Seals(own))
     }
 
@@ -1084,7 +1084,7 @@ fn a_hello_that_never_comes_is_no_end() {
 
 /// Something that may happen; many of them make no sense at their time.
 fn event() -> impl Strategy<Value = (u8, u8, u8)> {
-    (0..19_u8, 0..4_u8, 0..4_u8)
+    (0..21_u8, 0..4_u8, 0..4_u8)
 }
 
 proptest! {
@@ -1128,7 +1128,12 @@ proptest! {
                     (bench.recovering, bench.damaged) = (who > 1, bench.damaged + u64::from(what / 2));
                     bench.seals(what)
                 }
-                17 => bench.hear(Event::TrustChanged { trusted: [A, B, C][..usize::from(who)].to_vec() }),
+                17 => bench.hear(Event::DamageUnknown),
+                18 => {
+                    let key_hash = crate::model::KeyHash(Digest([what; 32]));
+                    bench.hear(Event::Damaged { lost: vec![pull::Lost { key_hash, head: None }], more: None })
+                }
+                19 => bench.hear(Event::TrustChanged { trusted: [A, B, C][..usize::from(who)].to_vec() }),
                 _ => bench.hear(Event::UrlsChanged { urls: [URL_A.to_owned(), URL_B.to_owned()][..usize::from(what % 3)].to_vec() }),
             });
             for effect in effects {

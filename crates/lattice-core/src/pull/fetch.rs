@@ -164,7 +164,7 @@ impl Want {
 }
 
 /// Checks that no value was dropped before it expired, by the server's own clock.
-fn check_dropped(entries: &[Entry], time: WallTime) -> Result<(), Failed> {
+pub(super) fn check_dropped(entries: &[Entry], time: WallTime) -> Result<(), Failed> {
     let early = |entry: &&Entry| {
         matches!(entry.content, Content::Dropped { .. }) && entry.expires.is_none_or(|expires| time < expires)
     };

@@ -10,10 +10,14 @@
 //! again. When the peer's seal moves out of reach, its answers stand on a newer one with a proof of their own,
 //! and the walk goes on: what pages from successive seals of one incarnation hold dominates the first.
 //!
+//! A repair is a pull of single keys, whose entries are damaged here: it goes down the same tree, by pages that are
+//! verified alike, and proves nothing of what it does not look for.
+//!
 //! The pull decides what to ask; sending, signing, the challenge and the store belong to the shell.
 
 mod fetch;
 mod ground;
+mod seek;
 mod types;
 mod walk;
 
@@ -21,7 +25,8 @@ mod walk;
 mod tests;
 
 pub use types::{
-    Cause, Config, Dominated, Effect, Ended, Event, Failure, HEADS_MAX, Id, MergeCounts, Outcome, Traffic,
+    Cause, Config, Dominated, Effect, Ended, Event, Failure, HEADS_MAX, Id, LOST_MAX, Lost, MergeCounts,
+    Outcome, Repaired, Traffic,
 };
 
 use crate::exchange::{Answer, Ask, PullPart, Reason, Refusal, Request, Response};
@@ -31,6 +36,7 @@ use crate::time::{Monotonic, WallTime};
 
 use fetch::{Fetch, Wanted};
 use ground::Ground;
+use seek::{Seek, Step};
 use walk::{Children, Frontier, Plan};
 
 /// The machine.
@@ -41,6 +47,8 @@ pub struct Pull {
     state: State,
     frontier: Frontier,
     wanted: Wanted,
+    /// A repair looks for these keys, and for nothing else.
+    seek: Option<Seek>,
     /// The question that waits for its answer.
     asking: Option<Asking>,
     /// The number of the last question.
@@ -67,6 +75,8 @@ enum State {
     Comparing(Vec<walk::Bucket>),
     /// The peer was asked for entries.
     Fetching(Fetch),
+    /// The peer was asked for single keys.
+    Seeking(Step),
     /// The store merges entries with these heads.
     Merging(Vec<EntryHead>),
     /// Merged heads are being compared again: does the live map hold them now?
@@ -104,6 +114,7 @@ impl Pull {
             state: State::New,
             frontier: Frontier::new(),
             wanted: Wanted::default(),
+            seek: None,
             asking: None,
             number: 0,
             started: now,
@@ -119,13 +130,20 @@ impl Pull {
         }
     }
 
+    /// A repair that waits for [`Event::Start`]: it looks for these keys alone, at most [`LOST_MAX`].
+    pub fn repair(now: Monotonic, config: Config, lost: &[Lost]) -> Self {
+        debug_assert_eq!(config.cause, Cause::Repair, "nothing is proved of what is not looked for");
+        Self { seek: Some(Seek::new(lost)), ..Self::new(now, config) }
+    }
+
     /// Takes in what happened.
     pub fn handle(&mut self, now: Monotonic, event: Event, effects: &mut Vec<Effect>) {
         if let Err(failed) = self.hear(now, event, effects) {
             self.end(now, failed.outcome, failed.detail, effects);
         }
         debug_assert!(
-            self.asking.is_none() || matches!(self.state, State::Walking(_) | State::Fetching(_)),
+            self.asking.is_none()
+                || matches!(self.state, State::Walking(_) | State::Fetching(_) | State::Seeking(_)),
             "a question is waited for exactly where its answer has a use"
         );
     }
@@ -180,10 +198,7 @@ impl Pull {
             }
             Event::LocalNodes(nodes) => self.local_nodes(now, nodes, effects),
             Event::Compared { missing, ahead } => self.compared(now, &missing, &ahead, effects),
-            Event::Merged(counts) => {
-                self.merged(now, counts, effects);
-                Ok(())
-            }
+            Event::Merged(counts) => self.merged(now, counts, effects),
             Event::LocalFailed(detail) => Err(Failed::new(Outcome::Lost, format!("our own store: {detail}"))),
             Event::PathChanged(path) => {
                 if path != self.path {
@@ -219,7 +234,16 @@ impl Pull {
 
     /// Starts the next step: entries first, then further down, and when nothing is left it is proved.
     fn go_on(&mut self, now: Monotonic, effects: &mut Vec<Effect>) -> Result<(), Failed> {
-        if let Some(fetch) = self.wanted.next() {
+        if let Some(seek) = &mut self.seek {
+            match seek.next() {
+                Some(step) => {
+                    let ask = step.ask(seek.under());
+                    self.state = State::Seeking(step);
+                    self.ask(now, ask, false, effects);
+                }
+                None => self.end(now, Outcome::Healed, String::new(), effects),
+            }
+        } else if let Some(fetch) = self.wanted.next() {
             let ask = fetch.ask();
             self.state = State::Fetching(fetch);
             self.ask(now, ask, false, effects);
@@ -252,11 +276,13 @@ impl Pull {
     }
 
     fn question(&self, ask: Ask, last: bool) -> Effect {
-        let pull = PullPart { id: self.config.id.0, in_kind: self.config.cause == Cause::InKind };
+        let part = PullPart { id: self.config.id.0, in_kind: self.config.cause == Cause::InKind };
+        // A repair says nothing of what the peer may lack: it is not answered in kind.
+        let pull = self.seek.is_none().then_some(part);
         Effect::Ask {
             number: self.number,
-            request: Request { announcement: None, pull: Some(pull), ask },
-            announce: self.rounds == 0,
+            request: Request { announcement: None, pull, ask },
+            announce: self.rounds == 0 && pull.is_some(),
             path: self.path,
             last,
         }
@@ -300,6 +326,20 @@ impl Pull {
                     self.frontier.push(position, epoch, summary);
                 }
                 self.merge(now, fetched.entries, effects)
+            }
+            (Answer::Fetch { seal, pages }, State::Seeking(step)) => {
+                let asked = self.seek.as_ref().and_then(Seek::under);
+                let accepted = self.ground.accept(&self.config, &seal, asked)?;
+                let (Some((epoch, root)), Some(seek)) = (accepted, &mut self.seek) else {
+                    return Err(Failed::new(Outcome::Lied, "pages of a tree without anything"));
+                };
+                self.progressed = now;
+                let found = seek.take(step, epoch, &root, pages, response.time)?;
+                self.merge(now, found, effects)
+            }
+            (Answer::Refused(Refusal { reason: Reason::Unavailable, .. }), State::Seeking(step)) => {
+                self.seek.as_mut().map_or(Ok(()), |seek| seek.unreadable(step))?;
+                self.go_on(now, effects)
             }
             // Asked ahead for what hangs below our own nodes, a smaller tree has nothing to answer.
             (Answer::Refused(Refusal { reason: Reason::Malformed, .. }), State::Walking(plan))
@@ -421,7 +461,12 @@ impl Pull {
         Ok(())
     }
 
-    fn merged(&mut self, now: Monotonic, counts: MergeCounts, effects: &mut Vec<Effect>) {
+    fn merged(
+        &mut self,
+        now: Monotonic,
+        counts: MergeCounts,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failed> {
         match std::mem::replace(&mut self.state, State::New) {
             State::Merging(heads) => {
                 self.entries_merged += counts.merged;
@@ -429,15 +474,20 @@ impl Pull {
                     self.verified_new = true;
                     self.progressed = now;
                 }
+                if let Some(seek) = &mut self.seek {
+                    seek.merged(&heads, counts.repaired);
+                    return self.go_on(now, effects);
+                }
                 effects.push(Effect::Compare(heads.clone()));
                 self.state = State::Proving(heads);
             }
             other => self.state = other,
         }
+        Ok(())
     }
 
     fn end(&mut self, now: Monotonic, outcome: Outcome, detail: String, effects: &mut Vec<Effect>) {
-        let answered = self.rounds > 0 && self.config.cause != Cause::InKind;
+        let answered = self.rounds > 0 && self.config.cause != Cause::InKind && self.seek.is_none();
         let may_answer_in_kind = match outcome {
             Outcome::Healed | Outcome::Stale | Outcome::Lied | Outcome::NoProgress => answered,
             Outcome::Refused | Outcome::TimedOut | Outcome::Lost => false,
@@ -449,7 +499,7 @@ impl Pull {
             effects.push(self.question(Ask::Bye, true));
         }
         let dominated = match outcome {
-            Outcome::Healed => {
+            Outcome::Healed if self.seek.is_none() => {
                 self.ground.first().map(|(epoch, root)| Dominated { epoch, root, until: self.until })
             }
             _ => None,
@@ -473,6 +523,11 @@ impl Pull {
             entries_merged: self.entries_merged,
             entries_ahead: self.entries_ahead,
             verified_new: self.verified_new,
+            repaired: self.seek.as_ref().map(|seek| Repaired {
+                sought: seek.sought(),
+                repaired: seek.repaired(),
+                left: seek.left(),
+            }),
             dominated,
         }
     }

@@ -1,6 +1,8 @@
 //! Pulls against a server in memory, honest and otherwise.
 
-use std::collections::{BTreeMap, VecDeque};
+mod seek;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -110,11 +112,21 @@ struct Server {
     writes: Vec<Entry>,
     /// Written all at once before the second answer.
     splits: Vec<Entry>,
+    /// Entries that its tree has, and that do not read.
+    unreadable: BTreeSet<KeyHash>,
 }
 
 impl Server {
     fn new(replica: Replica, manner: Manner) -> Self {
-        Self { replica, manner, epoch: 100, answered: 0, writes: Vec::new(), splits: Vec::new() }
+        Self {
+            replica,
+            manner,
+            epoch: 100,
+            answered: 0,
+            writes: Vec::new(),
+            splits: Vec::new(),
+            unreadable: BTreeSet::new(),
+        }
     }
 
     fn seal(&self) -> SignedSeal {
@@ -203,6 +215,9 @@ impl Server {
             Ask::Fetch { epoch: _, buckets } => {
                 assert!(buckets.iter().map(|ask| ask.keys.len()).sum::<usize>() <= FETCH_ENTRIES_MAX);
                 assert!(buckets.len() <= POSITIONS_MAX);
+                if buckets.iter().any(|ask| ask.keys.iter().any(|key| self.is_unreadable(ask, key))) {
+                    return refused(Reason::Unavailable);
+                }
                 let mut pages: Vec<Page> = buckets.iter().map(|ask| self.page(ask)).collect();
                 if self.manner == Manner::Terse {
                     pages.truncate(1);
@@ -210,6 +225,12 @@ impl Server {
                 Answer::Fetch { seal: self.seal(), pages }
             }
         }
+    }
+
+    /// Whether a fetch stumbles over an entry that the server cannot read.
+    fn is_unreadable(&self, ask: &FetchAsk, key: &KeyHash) -> bool {
+        let here = matches!(self.replica.tree.node(&ask.position), Node::Bucket(_));
+        here && self.unreadable.contains(key)
     }
 
     fn exists(&self, position: &Position) -> bool {
@@ -230,12 +251,14 @@ impl Server {
         let bucket = match self.replica.tree.node(&ask.position) {
             Node::Inner(children) => PageBucket::Split(children.to_vec()),
             Node::Bucket(heads) => {
-                let mut entries: Vec<Entry> =
-                    ask.keys.iter().map(|key| self.replica.entries[key].clone()).collect();
+                // As a store answers: up to the first that its bucket lacks.
+                let held = |key| self.replica.entries.get(key).cloned();
+                let mut entries: Vec<Entry> = ask.keys.iter().map_while(held).collect();
                 match self.manner {
                     Manner::Terse => entries.truncate(1),
                     Manner::ForgesEntries => {
-                        entries[0].content = Content::Value(Bytes::from_static(b"forged"));
+                        let forged = Content::Value(Bytes::from_static(b"forged"));
+                        entries.first_mut().into_iter().for_each(|entry| entry.content = forged.clone());
                     }
                     _ => {}
                 }

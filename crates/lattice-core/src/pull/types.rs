@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::exchange::{Request, Response};
 use crate::failover::Path;
-use crate::model::{Entry, EntryHead, Epoch, Incarnation, NodeId};
+use crate::model::{Entry, EntryHead, Epoch, Incarnation, KeyHash, NodeId};
 use crate::seal::{Root, Runs};
 use crate::time::{Monotonic, WallTime};
 use crate::tree::{FANOUT, Position, Summary};
@@ -31,12 +31,15 @@ pub enum Cause {
     Recovery,
     /// The peer differed `divergence_threshold` times in a row.
     Divergence,
+    /// Entries of ours are damaged: only their keys are looked for, and nothing is proved of the rest.
+    Repair,
 }
 
 /// How a pull ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// Our live map was shown to hold everything that the peer's verified tree holds, or newer.
+    /// Our live map was shown to hold everything that the peer's verified tree holds, or newer. Of a repair:
+    /// everything was looked for, whatever was found.
     Healed,
     /// The ground moved: the peer answers as another incarnation, or with a seal older than one we have, or it
     /// is no longer trusted; or it has nothing, and never said that it had.
@@ -134,6 +137,8 @@ pub struct MergeCounts {
     pub held: u64,
     /// Entries not yet due, for which there was no room.
     pub dropped: u64,
+    /// Of those merged, entries whose key was damaged, and is not any more.
+    pub repaired: u64,
 }
 
 /// What the machine hears.
@@ -202,10 +207,33 @@ pub enum Effect {
     ReadLocalNodes(Vec<Position>),
     /// Compare up to [`HEADS_MAX`] heads with the live map.
     Compare(Vec<EntryHead>),
-    /// Merge up to [`crate::exchange::FETCH_ENTRIES_MAX`] verified entries.
+    /// Merge up to [`crate::exchange::FETCH_ENTRIES_MAX`] verified entries; those of a repair as such.
     Merge(Vec<Entry>),
     /// It is over; nothing comes after it.
     Ended(Box<Ended>),
+}
+
+/// A key whose entry in our own store is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The way to it in a tree.
+    pub key_hash: KeyHash,
+    /// What the entry was; `None` where nothing intact tells.
+    pub head: Option<EntryHead>,
+}
+
+/// The most keys that one repair looks for.
+pub const LOST_MAX: usize = 256;
+
+/// What a repair came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Keys that were looked for.
+    pub sought: u64,
+    /// Keys that are damaged no more.
+    pub repaired: u64,
+    /// What the peer could not give, or was not asked for any more: at most [`LOST_MAX`].
+    pub left: Vec<Lost>,
 }
 
 /// The most heads in one comparison.
@@ -243,7 +271,9 @@ pub struct Ended {
     /// Whether it brought anything that was verified and new to us: what resets the backoff. Walking the same
     /// way again is not new.
     pub verified_new: bool,
-    /// When healed: the seal that our live map now dominates. Without a root, the peer had nothing.
+    /// Of a repair: what it found; `None` for every other pull.
+    pub repaired: Option<Repaired>,
+    /// When healed, and no repair: the seal that our live map now dominates. Without a root, the peer had nothing.
     pub dominated: Option<Dominated>,
 }
 

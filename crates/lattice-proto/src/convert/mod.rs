@@ -22,6 +22,7 @@ pub use field::{
 };
 pub(crate) use field::{challenge, fixed, traceparent};
 pub use store::{
-    COMPARE_HEADS_MAX, MERGE_BYTES_MAX, MERGE_ENTRIES_MAX, Seals, compare_heads, merge, own_node, positions,
+    COMPARE_HEADS_MAX, DAMAGED_MAX, Damaged, MERGE_BYTES_MAX, MERGE_ENTRIES_MAX, Seals, compare_heads, merge,
+    own_node, positions,
 };
 pub use types::runs;

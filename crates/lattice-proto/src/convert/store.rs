@@ -1,16 +1,16 @@
 //! What siblings ask of the store, as far as it is more than single fields.
 
 use lattice_core::exchange::POSITIONS_MAX;
-use lattice_core::model::{Entry, EntryHead, EpochLength, Incarnation, NodeId};
+use lattice_core::model::{Entry, EntryHead, EpochLength, Incarnation, Key, NodeId};
 use lattice_core::seal::Run;
 use lattice_core::signed::SignedSeal;
 use lattice_core::tree::{FANOUT, Position, Summary};
 
-use super::Invalid;
-use super::field::{at_most, epoch_length, incarnation, list, node, optional};
+use super::field::{at_most, epoch_length, incarnation, key, list, node, optional};
 use super::peer::summaries;
 use super::reply::children;
 use super::types::{bytes_of, runs};
+use super::{InField as _, Invalid};
 use crate::store::v1 as wire;
 
 /// The most entries of one merge.
@@ -19,6 +19,9 @@ pub const MERGE_ENTRIES_MAX: usize = 1_024;
 pub const MERGE_BYTES_MAX: usize = 4 << 20;
 /// The most heads of one comparison.
 pub const COMPARE_HEADS_MAX: usize = 8_192;
+
+/// The most damaged keys of one page.
+pub const DAMAGED_MAX: usize = 1_000;
 
 /// The store's recent seals, and how it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,30 @@ impl TryFrom<wire::SealsResponse> for Seals {
             recovering: wire.recovering,
             damaged: wire.damaged,
         })
+    }
+}
+
+/// Keys whose entries are damaged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damaged {
+    /// In order of key, with what each entry was, where that is known.
+    pub entries: Vec<(Key, Option<EntryHead>)>,
+    /// So many that they are no longer listed one by one.
+    pub overflow: bool,
+}
+
+/// At most as many as one page holds.
+impl TryFrom<wire::DamagedResponse> for Damaged {
+    type Error = Invalid;
+
+    fn try_from(wire: wire::DamagedResponse) -> Result<Self, Invalid> {
+        at_most("entries", wire.entries.len(), DAMAGED_MAX)?;
+        let entry = |(index, entry): (usize, wire::DamagedEntry)| {
+            let key = key("key", entry.key).in_item("entries", index)?;
+            Ok((key, optional("head", entry.head).in_item("entries", index)?))
+        };
+        let entries = wire.entries.into_iter().enumerate().map(entry).collect::<Result<_, Invalid>>()?;
+        Ok(Self { entries, overflow: wire.overflow })
     }
 }
 

@@ -7,7 +7,7 @@ use lattice_core::coordinator::{Clock as Judgement, Notice, Route};
 use lattice_core::failover::{self, Health, Mode, Path};
 use lattice_core::hearing::Refused;
 use lattice_core::model::{Incarnation, NodeId};
-use lattice_core::pull::{Ended, Outcome};
+use lattice_core::pull::{Ended, Outcome, Repaired};
 use lattice_core::seal::Root;
 use lattice_proto::coordinator::v1 as wire;
 
@@ -232,6 +232,27 @@ pub fn ended_line(ended: &Ended, peer: &str) -> Line {
         }
     };
     Line::new(sync(ended.path), Some("RECONCILIATION"), "pull_ended", message).on(ended.path).of(ended.peer)
+}
+
+/// What a repair came to, as operators read it.
+pub fn repaired_line(ended: &Ended, repaired: &Repaired, peer: &str) -> Line {
+    let Repaired { sought, repaired, .. } = repaired;
+    let message = match ended.outcome {
+        Outcome::Healed => format!(
+            "Repaired {repaired} of {sought} damaged keys from {peer}: {}, {} rounds",
+            bytes(ended.traffic.bytes_in),
+            ended.rounds
+        ),
+        outcome @ (Outcome::Stale
+        | Outcome::Refused
+        | Outcome::Lied
+        | Outcome::TimedOut
+        | Outcome::Lost
+        | Outcome::NoProgress) => {
+            format!("Repaired {repaired} of {sought} damaged keys from {peer}: {outcome} ({})", ended.detail)
+        }
+    };
+    Line::new(sync(ended.path), Some("REPAIR"), "repair_ended", message).on(ended.path).of(ended.peer)
 }
 
 /// The root that a heal led to, as operators read it.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lattice_core::coordinator::Notice;
 use lattice_core::failover::{Path, SyncMode};
 use lattice_core::model::NodeId;
-use lattice_core::pull::Ended;
+use lattice_core::pull::{Ended, Repaired};
 use lattice_core::seal::Root;
 use lattice_proto::coordinator::v1 as wire;
 use lattice_runtime::{Clock, log, operator};
@@ -23,7 +23,7 @@ use tracing::{debug, error};
 
 use crate::metrics::Metrics;
 
-pub use line::{Line, Names, ended_line, line_of, root_line};
+pub use line::{Line, Names, ended_line, line_of, repaired_line, root_line};
 pub(crate) use line::{called, clock_error, failover, name_of, path, wire_path};
 
 /// Events that a slow reader may lag behind before it loses some.
@@ -78,6 +78,12 @@ impl Report {
     pub(crate) fn pull_ended(&self, ended: &Ended, peer: &str) {
         self.metrics.pull_ended(ended);
         self.tell(ended_line(ended, peer));
+    }
+
+    /// A repair has ended.
+    pub(crate) fn repair_ended(&self, ended: &Ended, repaired: &Repaired, peer: &str) {
+        self.metrics.repair_ended(ended, repaired);
+        self.tell(repaired_line(ended, repaired, peer));
     }
 
     /// The root that a heal led to.

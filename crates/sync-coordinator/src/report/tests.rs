@@ -38,6 +38,7 @@ fn ended(outcome: Outcome, path: Path) -> Ended {
     Ended {
         id: Id(1),
         cause: Cause::Divergence,
+        repaired: None,
         peer: PEER,
         incarnation: Some(Incarnation([1; 16])),
         outcome,

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use lattice_core::coordinator::{Clock as Judgement, Effect, Event, Recipients, Route};
 use lattice_core::exchange::{Answer, Ask, Reason, Request};
-use lattice_core::model::{Epoch, Incarnation, NodeId};
+use lattice_core::model::{Epoch, Incarnation, Key, NodeId};
+use lattice_core::pull::Lost;
 use lattice_core::time::WallTime;
+use lattice_proto::convert::Damaged;
 use lattice_runtime::grpc::Reconnect;
 use lattice_runtime::{Clock, TaskGroup};
 use tokio::sync::Semaphore;
@@ -93,6 +95,7 @@ enum Once {
     ReadSeals,
     Poll(String),
     Recovered,
+    ListDamaged,
     Reincarnate,
 }
 
@@ -195,6 +198,11 @@ impl Hands {
                         warn!(reason = reason(&status), "cannot tell the store that it has recovered");
                     }
                     hands.read_seals().await
+                });
+            }
+            Effect::ListDamaged { after, limit } => {
+                self.once(tasks, Once::ListDamaged, Span::current(), async move {
+                    hands.list_damaged(after, limit).await
                 });
             }
             Effect::JudgeClock(judgement) => {
@@ -328,6 +336,21 @@ impl Hands {
         match self.announcer.read_seals().await {
             Ok((_, own)) => Event::Seals(own),
             Err(error) => Event::StoreGone { reason: error.to_string() },
+        }
+    }
+
+    async fn list_damaged(&self, after: Option<Key>, limit: usize) -> Event {
+        match self.store.damaged(after.as_ref(), limit).await {
+            // So many that they are no longer listed one by one: nothing that is mended would be served.
+            Ok(Damaged { overflow: true, .. }) => Event::Damaged { lost: Vec::new(), more: None },
+            Ok(Damaged { entries, overflow: false }) => Event::Damaged {
+                more: entries.last().filter(|_| entries.len() >= limit).map(|(key, _)| key.clone()),
+                lost: entries.iter().map(|(key, head)| Lost { key_hash: key.hash(), head: *head }).collect(),
+            },
+            Err(error) => {
+                debug!(%error, "cannot list what is damaged");
+                Event::DamageUnknown
+            }
         }
     }
 

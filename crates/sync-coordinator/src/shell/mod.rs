@@ -19,6 +19,7 @@ use lattice_core::pull;
 use lattice_core::seal::Root;
 use lattice_core::signed::SignedAnnouncement;
 use lattice_core::time::{Monotonic, WallTime};
+use lattice_proto::store::v1::Origin;
 use lattice_runtime::{Clock, TaskGroup};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -228,6 +229,8 @@ impl Shell {
             | Event::Disowned { .. }
             | Event::Replaced { .. }
             | Event::Pull { .. }
+            | Event::Damaged { .. }
+            | Event::DamageUnknown
             | Event::SwitchMode(_)
             | Event::Reconcile { .. }
             | Event::UrlsChanged { .. }
@@ -293,7 +296,9 @@ impl Shell {
             }
             Effect::ReadLocalNodes { pull, positions } => self.read_local_nodes(pull, positions),
             Effect::Compare { pull, heads } => self.compare(pull, heads),
-            Effect::Merge { pull, entries } => self.merge(pull, entries),
+            Effect::Merge { pull, entries, repair } => {
+                self.merge(pull, entries, if repair { Origin::Repair } else { Origin::Pull });
+            }
             Effect::ReconcileAccepted { token, pulls } => {
                 if let Some(reply) = self.waiting.remove(&token) {
                     drop(reply.send(pulls));
@@ -309,6 +314,7 @@ impl Shell {
             | Effect::SetTrust { .. }
             | Effect::Reincarnate { .. }
             | Effect::Recovered { .. }
+            | Effect::ListDamaged { .. }
             | Effect::JudgeClock(_)) => self.hands.start(&self.tasks, effect),
         }
     }

@@ -1,6 +1,6 @@
 //! The effects of pulls: questions to the peer, work for our own store, and the record when they end.
 //!
-//! A pull is one span, `reconcile.pull`, from its start to its record. Everything that is done for it is done
+//! A pull is one span, `reconcile.pull`, from its start to its record (a repair, `reconcile.repair`, has none). Everything that is done for it is done
 //! within, so that both nodes' services show it as one trace.
 
 use lattice_core::coordinator::{Event, Route};
@@ -54,17 +54,30 @@ impl Shell {
         route: &Route,
         root_before: Option<Root>,
     ) {
-        let span = info_span!(
-            "reconcile.pull",
-            %peer,
-            pull = %id,
-            path = report::path(route.path()),
-            ?cause,
-            root_before = root_before.map(|root| field::display(root.digest)),
-            outcome = field::Empty,
-            entries_merged = field::Empty,
-            rounds = field::Empty,
-        );
+        let path = report::path(route.path());
+        let span = match cause {
+            Cause::Repair => info_span!(
+                "reconcile.repair",
+                %peer,
+                pull = %id,
+                path,
+                outcome = field::Empty,
+                sought = field::Empty,
+                repaired = field::Empty,
+                rounds = field::Empty,
+            ),
+            Cause::Operator | Cause::InKind | Cause::Recovery | Cause::Divergence => info_span!(
+                "reconcile.pull",
+                %peer,
+                pull = %id,
+                path,
+                ?cause,
+                root_before = root_before.map(|root| field::display(root.digest)),
+                outcome = field::Empty,
+                entries_merged = field::Empty,
+                rounds = field::Empty,
+            ),
+        };
         self.running.insert(id, Running { span, started: self.hands.wall(), record: None });
     }
 
@@ -79,8 +92,15 @@ impl Shell {
             None => report::name_of(&ended.peer, &self.names),
         };
         span.record("outcome", ended.outcome.name());
-        span.record("entries_merged", ended.entries_merged);
         span.record("rounds", ended.rounds);
+        if let Some(repaired) = &ended.repaired {
+            span.record("sought", repaired.sought);
+            span.record("repaired", repaired.repaired);
+            span.in_scope(|| self.report.repair_ended(ended, repaired, &peer));
+            // No heal: nothing is proved of the whole.
+            return;
+        }
+        span.record("entries_merged", ended.entries_merged);
         span.in_scope(|| self.report.pull_ended(ended, &peer));
 
         let heal = Heal {
@@ -178,10 +198,10 @@ impl Shell {
         });
     }
 
-    pub(super) fn merge(&self, id: pull::Id, entries: Vec<Entry>) {
+    pub(super) fn merge(&self, id: pull::Id, entries: Vec<Entry>, origin: Origin) {
         let hands = self.hands.clone();
         spawn(&self.tasks, "pull: merge", self.span_of(id), async move {
-            let event = match hands.store.merge(&entries, Origin::Pull).await {
+            let event = match hands.store.merge(&entries, origin).await {
                 Ok(counts) => pull::Event::Merged(counts),
                 Err(error) => pull::Event::LocalFailed(error.to_string()),
             };

@@ -1,9 +1,9 @@
-//! Own stores that lost entries.
+//! Own stores that lost entries, and entries that are damaged.
 
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::exchange::{Shape, WalkNode};
+use crate::exchange::{Page, PageBucket, Shape, WalkNode};
 use crate::seal::Seal;
 use crate::signed::{Context, SignedSeal};
 use crate::tree::Position;
@@ -82,10 +82,10 @@ fn a_store_that_recovers_pulls_from_everybody_at_once_and_is_told_when_that_has_
     assert!(recovered(&b.heal(&mut bench, second)));
     assert!(!recovered(&bench.pass(20)), "once");
     bench.recovering = false;
-    let effects = bench.seals(1);
+    let mut effects = bench.seals(1);
     assert!(notices(&effects).contains(&&Notice::Recovered));
-    let announced = bench.pass(1);
-    assert!(announced.contains(&Effect::Announce { to: Recipients::All }), "others learn of it soon");
+    effects.extend(bench.pass(1));
+    assert!(effects.contains(&Effect::Announce { to: Recipients::All }), "others learn of it soon");
     assert_eq!(started(&bench.pass(20)), []);
 }
 
@@ -121,4 +121,72 @@ fn a_pull_for_recovery_that_fails_waits_for_its_backoff() {
     assert_eq!(started(&effects), []);
     assert_eq!(started(&a.heartbeat(&mut bench, false)), []);
     assert_eq!(started(&bench.pass(10)).len(), 1, "again, after a while");
+}
+
+/// What a repair asks, of which peer.
+fn asks(effects: &[Effect]) -> Option<(NodeId, pull::Id, u64, Ask)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Exchange { pull, number, peer, request, .. } => {
+            Some((*peer, *pull, *number, request.ask.clone()))
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn damaged_entries_are_looked_for_at_live_peers_that_do_not_recover() {
+    let (a, b) = (Peer::new(3), Peer::new(4));
+    let mut bench = Bench::new(&[a.node, b.node], &[]);
+    bench.sensor(&[a.node, b.node]);
+    a.heartbeat(&mut bench, true);
+    b.heartbeat(&mut bench, false);
+    bench.damaged = 1;
+    let listed =
+        |effects: &[Effect]| effects.contains(&Effect::ListDamaged { after: None, limit: pull::LOST_MAX });
+    assert!(listed(&bench.seals(1)));
+    assert_eq!(bench.coordinator.status(bench.now).damaged, 1);
+    let entry = crate::tree::fixture::entry(1, 1_001);
+    let lost = pull::Lost { key_hash: entry.key.hash(), head: None };
+    let effects = bench.hear(Event::Damaged { lost: vec![lost], more: None });
+    assert!(notices(&effects).is_empty(), "one line when it has ended");
+    let [(peer, Cause::Repair, id)] = started(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(peer, b.node);
+    let Some((_, _, number, Ask::Fetch { buckets, .. })) = asks(&effects) else { panic!("{effects:?}") };
+    assert_eq!((buckets[0].position, &buckets[0].keys), (Position::ROOT, &vec![lost.key_hash]));
+
+    let crate::tree::Node::Bucket(heads) = b.tree.node(&Position::ROOT) else { panic!("three are a bucket") };
+    let found = heads.iter().any(|head| *head == entry.head());
+    assert!(found, "the tree has the entry");
+    let bucket = PageBucket::Entries { heads, entries: vec![entry.clone()] };
+    let page = Page { position: Position::ROOT, chain: b.tree.chain(&Position::ROOT), bucket };
+    let event = b.reply(number, Answer::Fetch { seal: b.seal(bench.epoch + 100), pages: vec![page] });
+    let effects = bench.hear(Event::Pull { id, event });
+    assert!(effects.contains(&Effect::Merge { pull: id, entries: vec![entry], repair: true }));
+    let counts = pull::MergeCounts { merged: 1, repaired: 1, ..Default::default() };
+    let effects = bench.hear(Event::Pull { id, event: pull::Event::Merged(counts) });
+    assert_eq!(ended(&effects), [(b.node, Outcome::Healed)]);
+    bench.damaged = 0;
+    bench.seals(1);
+    assert!(!listed(&bench.pass(400)), "all is mended");
+}
+
+#[test]
+fn a_repair_holds_up_no_pull_and_is_no_heal() {
+    let a = Peer::new(3);
+    let mut bench = Bench::new(&[a.node], &[]);
+    bench.sensor(&[a.node]);
+    a.heartbeat(&mut bench, false);
+    bench.damaged = 1;
+    bench.seals(1);
+    let lost = pull::Lost { key_hash: crate::model::KeyHash(Digest([7; 32])), head: None };
+    let effects = bench.hear(Event::Damaged { lost: vec![lost], more: None });
+    let (_, id, number, _) = asks(&effects).expect("the repair asks");
+    let effects = bench.hear(Event::Reconcile { token: 1, peer: Some(a.node) });
+    assert_eq!(started(&effects), [], "after the repair");
+    let effects = bench.pull_fails(id, number, Failure::TimedOut);
+    assert_eq!(ended(&effects), [(a.node, Outcome::TimedOut)]);
+    let [(_, Cause::Operator, _)] = started(&effects)[..] else { panic!("{effects:?}") };
+    let status = bench.coordinator.status(bench.now);
+    assert_eq!((status.peers[0].errors, status.peers[0].divergence_count), (1, 1));
+    assert!(status.peers[0].last_error.starts_with("repair: TimedOut"), "{}", status.peers[0].last_error);
 }
