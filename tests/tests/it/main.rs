@@ -3,6 +3,7 @@
 
 mod arrows;
 mod command_line;
+mod damage;
 mod documents;
 mod health_under_load;
 mod http_path;

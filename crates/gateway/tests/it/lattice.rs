@@ -28,6 +28,7 @@ async fn the_state_is_a_readable_copy_of_what_is_signed() {
             "name": "alpha",
             "public_key": public_key,
             "incarnation": "02".repeat(16),
+            "recovering": false,
             "seals": [
                 { "epoch_from": 1, "epoch_to": 8, "root": null, "entries": 0, "tombstones": 0 },
                 { "epoch_from": 9, "epoch_to": 11, "root": root, "entries": 5, "tombstones": 2 },
