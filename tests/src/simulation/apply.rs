@@ -1,5 +1,6 @@
 //! Faults done to a world: nodes stopped and started, disks taken away, lines cut, members turned into liars.
 
+use lattice_core::model::Entry;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -36,6 +37,8 @@ impl World {
             Fault::Start(node) => self.start(node),
             Fault::Wipe(node) => self.wipe(node),
             Fault::RollBack(node) => self.roll_back(node),
+            Fault::Salvage(node) => self.salvage(node),
+            Fault::Rot(node, count) => self.rot(node, count),
             Fault::Clock(node, skew) => {
                 self.nodes[node].set_clock(skew);
                 self.after(node);
@@ -107,6 +110,33 @@ impl World {
         self.owe_less(node, &lost)
     }
 
+    fn salvage(&mut self, node: usize) -> Result<(), Broken> {
+        let held = self.disk_map(node)?;
+        let (saved, lost): (Map, Map) = held.into_iter().partition(|_| self.random.random_bool(0.5));
+        self.stop(Part::All, node)?;
+        let salvaged = self.nodes[node].salvage(self.now, saved.into_values().collect());
+        salvaged.map_err(|what| self.broken(Some(node), what))?;
+        self.owe_less(node, &lost)?;
+        self.start(node)
+    }
+
+    fn rot(&mut self, node: usize, count: usize) -> Result<(), Broken> {
+        let mut common = self.disk_map(node)?;
+        for other in self.honest().filter(|other| *other != node).collect::<Vec<_>>() {
+            let held = self.disk_map(other)?;
+            common.retain(|key, entry| held.get(key) == Some(entry));
+        }
+        let mut chosen: Vec<Entry> = common.into_values().collect();
+        while chosen.len() > count {
+            let index = self.random.random_range(0..chosen.len());
+            chosen.swap_remove(index);
+        }
+        let mut out = Outbox::default();
+        let rotten = self.nodes[node].rot(self.now, &chosen, &mut out);
+        rotten.map_err(|what| self.broken(Some(node), what))?;
+        self.take_out(node, out)
+    }
+
     /// What only a lost disk held is owed no longer. A liar's disk is none to build on: it gives back what it
     /// likes.
     fn owe_less(&mut self, node: usize, lost: &Map) -> Result<(), Broken> {
@@ -120,10 +150,10 @@ impl World {
         Ok(())
     }
 
-    /// What a node's disk holds, whether its store runs or not.
+    /// What a node's disk holds, as far as it reads, whether its store runs or not.
     fn disk_map(&mut self, node: usize) -> Result<Map, Broken> {
-        if self.nodes[node].store().is_some() {
-            return self.map(node).map_err(|what| self.broken(Some(node), what));
+        if let Some(store) = self.nodes[node].store() {
+            return Ok(store.readable(self.ledger.keys()));
         }
         let map = self.nodes[node].stopped_map(self.now, self.ledger.keys());
         map.map_err(|what| self.broken(Some(node), what))

@@ -60,6 +60,11 @@ pub enum Fault {
     Wipe(usize),
     /// A node is stopped, and starts with the disk as it was so long ago as this, or as near to it as is kept.
     RollBack(usize),
+    /// A node is stopped, and starts with a new database, into which half of its entries were salvaged; it does not
+    /// know which it lost.
+    Salvage(usize),
+    /// Of a node's entries, so many are damaged that others hold as well, and its check finds them.
+    Rot(usize, usize),
     /// A node's wall clock is set.
     Clock(usize, Skew),
     /// A node lies from now on, so often; never if there are no lies.
@@ -86,7 +91,13 @@ fn ending(fault: &Fault) -> Option<Fault> {
         Fault::Lines { way, .. } => Some(Fault::Lines { way: *way, line: HEALTHY }),
         Fault::Stop(_, node) => Some(Fault::Start(*node)),
         Fault::Clock(node, _) => Some(Fault::Clock(*node, Skew::default())),
-        Fault::Join { .. } | Fault::Start(_) | Fault::Wipe(_) | Fault::RollBack(_) | Fault::Lie(..) => None,
+        Fault::Join { .. }
+        | Fault::Start(_)
+        | Fault::Wipe(_)
+        | Fault::RollBack(_)
+        | Fault::Salvage(_)
+        | Fault::Rot(..)
+        | Fault::Lie(..) => None,
     }
 }
 

@@ -6,19 +6,22 @@
 //! start one by one, as the four services do: the coordinator forgets everything but its memory, the sensor its
 //! connections, the store nothing that was committed.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lattice_core::coordinator::{Clock, Event, Memory};
 use lattice_core::liveness;
-use lattice_core::model::{Key, NodeId};
+use lattice_core::model::{Content, Entry, Key, NodeId};
 use lattice_core::pull;
 use lattice_core::signed::Signed;
 use lattice_core::time::Monotonic;
 use lattice_proto::codec;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
+use state_store::Storage as _;
+use state_store::storage::Batch;
 
 use super::ledger::Map;
 use super::message::{Message, Parcel, QuestionId};
@@ -159,6 +162,46 @@ impl Node {
         self.memory = Memory::default();
     }
 
+    /// Replaces the disk of a stopped node with a new one that has these of its entries, as the store does with a
+    /// database that does not open.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn salvage(&mut self, now: Duration, saved: Vec<Entry>) -> Result<(), String> {
+        debug_assert!(self.store.is_none(), "a disk in use is not replaced");
+        self.disk = Disk::default();
+        let (key, wall) = (self.directory.key(self.index).clone(), self.skew.wall(now));
+        let seed = self.random.random();
+        Replica::open(&self.disk, &self.settings, key, seed, now, wall)?.salvage(now, wall, saved)
+    }
+
+    /// Flips a bit in each record of these entries, and lets the store's check find it.
+    ///
+    /// # Errors
+    /// What the disk or the engine says.
+    pub fn rot(&mut self, now: Duration, entries: &[Entry], out: &mut Outbox) -> Result<(), String> {
+        let mut batch = Batch::default();
+        let visited = self.disk.range(&[0], &[0xff], &mut |at, record| {
+            let holds = |entry: &&Entry| match &entry.content {
+                Content::Value(value) => record.windows(value.len()).any(|part| part == value),
+                Content::Tombstone | Content::Dropped { .. } => false,
+            };
+            if entries.iter().any(|entry| holds(&entry)) {
+                let mut record = record.to_vec();
+                record.last_mut().into_iter().for_each(|last| *last ^= 1);
+                batch.put(at.to_vec(), record);
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        visited.and_then(|()| self.disk.commit(&batch)).map_err(|error| error.to_string())?;
+        let wall = self.skew.wall(now);
+        if let Some(store) = &mut self.store {
+            store.check(now, wall)?;
+        }
+        self.tell_seals(now, out);
+        Ok(())
+    }
+
     /// What the disk holds now.
     pub fn disk_snapshot(&self) -> Disk {
         self.disk.snapshot()
@@ -170,7 +213,7 @@ impl Node {
         self.disk = earlier;
     }
 
-    /// What the disk of a stopped node holds.
+    /// What the disk of a stopped node holds, as far as it reads.
     ///
     /// # Errors
     /// What the engine says.
@@ -178,7 +221,7 @@ impl Node {
         let (key, wall) = (self.directory.key(self.index).clone(), self.skew.wall(now));
         // A copy: an engine that opens writes.
         let store = Replica::open(&self.disk.snapshot(), &self.settings, key, 0, now, wall)?;
-        store.map(now, wall, keys)
+        Ok(store.readable(keys))
     }
 
     /// Sets the wall clock.

@@ -144,6 +144,32 @@ impl Replica {
         self.merge(now, wall, entries, Origin::Delta).map(|_| ())
     }
 
+    /// Begins to recover, with what was salvaged.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn salvage(&mut self, now: Duration, wall: WallTime, saved: Vec<Entry>) -> Result<(), String> {
+        let at = self.now(now, wall);
+        self.engine.begin_recovering("simulated", at).map_err(|error| error.to_string())?;
+        self.merge(now, wall, saved, Origin::Salvage).map(|_| ())
+    }
+
+    /// Checks everything at once, and looks into what does not read.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn check(&mut self, now: Duration, wall: WallTime) -> Result<(), String> {
+        let at = self.now(now, wall);
+        let mut check = self.reader.check();
+        let mut more = true;
+        while more {
+            more = check.step().map_err(|error| error.to_string())?;
+            self.engine.look_into_suspicions(at).map_err(|error| error.to_string())?;
+        }
+        self.look = now;
+        Ok(())
+    }
+
     /// Merges what a pull has proved; `repair`: in the place of what is damaged.
     ///
     /// # Errors
@@ -346,6 +372,12 @@ impl Replica {
             map.extend(entries.into_iter().map(|entry| (entry.key.clone(), entry)));
         }
         Ok((sealed.seal().root, map))
+    }
+
+    /// The current entries of `keys`, as far as they read: a damaged store has some of them, too.
+    pub fn readable<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Map {
+        let current = |key: &'a Key| Some((key.clone(), self.reader.current(key).ok().flatten()?));
+        keys.filter_map(current).collect()
     }
 
     /// The current entries of `keys`, and of every key that has a value.

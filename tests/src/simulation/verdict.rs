@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use lattice_core::coordinator::OwnSeals;
 use lattice_core::model::Epoch;
 use lattice_core::pull::Outcome;
 use lattice_core::seal::{Root, Runs};
@@ -64,11 +65,20 @@ impl World {
         Ok(took)
     }
 
-    /// Whether all honest nodes have converged, and none of them has merged anything since.
+    /// What a node's store says of itself, while it runs.
+    pub fn own(&self, node: usize) -> Option<OwnSeals> {
+        Some(self.nodes[node].store()?.published())
+    }
+
+    /// Whether all honest nodes have converged and are whole, and none of them has merged anything since.
     ///
     /// An entry may come late, when its epoch is sealed already (a liar was the only one to have it): then one
     /// node has it in its live map before any of them has it under a root.
     pub fn at_rest(&self) -> bool {
+        let whole = |node| self.own(node).is_some_and(|own| !own.recovering && own.damaged == 0);
+        if !self.honest().all(whole) {
+            return false;
+        }
         let maps = || self.honest().map(|node| self.map(node)).collect::<Result<Vec<Map>, _>>();
         self.converged() && maps().is_ok_and(|maps| maps.windows(2).all(|pair| pair[0] == pair[1]))
     }

@@ -93,6 +93,82 @@ fn one_node_cut_off_from_p2p_heals_over_http_both_ways() {
     });
 }
 
+/// A cluster whose nodes all hold so many entries.
+fn filled(nodes: usize, seed: u64) -> Result<World, Broken> {
+    let mut world = cluster(nodes, seed)?;
+    for number in 0..120 {
+        world.write(number % nodes, &format!("key-{number}"), Some(&format!("value-{number}-{seed}")))?;
+    }
+    world.run_until("all hold everything", seconds(60), World::at_rest)?;
+    Ok(world)
+}
+
+#[test]
+fn a_store_that_lost_half_of_what_it_held_is_filled_again_and_knows_when() {
+    histories(4, |seed| {
+        let mut world = filled(4, seed)?;
+        world.apply(Fault::Salvage(2))?;
+        let recovers = |world: &World| world.own(2).is_some_and(|own| own.recovering);
+        expect(&world, recovers(&world), "it does not know what it lacks")?;
+        world.set_workload(Some(BUSY));
+        world.run_until("it has recovered", seconds(60), |world| !recovers(world))?;
+        expect(&world, world.tally().recovered == [2], "once, and nobody else")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn of_several_that_recover_at_once_all_do_as_long_as_one_is_whole() {
+    histories(4, |seed| {
+        let mut world = filled(4, seed)?;
+        [0, 1, 3].into_iter().try_for_each(|node| world.apply(Fault::Salvage(node)))?;
+        world.run_until("all hold everything again", seconds(120), World::at_rest)?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn where_all_recover_or_were_wiped_nobody_says_that_it_has() {
+    histories(3, |seed| {
+        let mut world = filled(3, seed)?;
+        world.apply(Fault::Wipe(2))?;
+        [0, 1].into_iter().try_for_each(|node| world.apply(Fault::Salvage(node)))?;
+        world.run_for(seconds(200))?;
+        expect(&world, world.tally().recovered.is_empty(), "nobody is left who knows")?;
+        expect(&world, world.converged(), "what is left has spread all the same")
+    });
+}
+
+#[test]
+fn a_store_that_recovers_alone_waits_for_its_peers() {
+    histories(2, |seed| {
+        let mut world = filled(3, seed)?;
+        apply_all(&mut world, partition(BOTH, &[1], &[0, 2]))?;
+        world.apply(Fault::Salvage(1))?;
+        world.run_for(seconds(200))?;
+        expect(&world, world.own(1).is_some_and(|own| own.recovering), "nobody was there to ask")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
+#[test]
+fn damaged_entries_are_mended_by_peers_although_all_roots_are_equal() {
+    histories(4, |seed| {
+        let mut world = filled(3, seed)?;
+        world.apply(Fault::Rot(0, 10))?;
+        world.apply(Fault::Rot(1, 10))?;
+        let damaged = |world: &World, node| world.own(node).is_some_and(|own| own.damaged > 0);
+        expect(&world, damaged(&world, 0) && damaged(&world, 1), "the check has found it")?;
+        world.run_until("everything reads again", seconds(120), World::at_rest)?;
+        let repairs = |world: &World| {
+            let repairs = world.tally().ended.iter().filter_map(|ended| ended.pull.repaired.as_ref());
+            repairs.map(|repaired| repaired.repaired).sum::<u64>()
+        };
+        expect(&world, repairs(&world) >= 20, "repairs brought it")?;
+        world.quiet(CONVERGES_WITHIN).map(|_| ())
+    });
+}
+
 #[test]
 fn total_partition_heals() {
     histories(2, |seed| {
