@@ -206,6 +206,9 @@ impl Repair {
         let known = self.store.replace(store);
         let same = |known: Store| (known.incarnation, known.damage_generation);
         let more = known.is_none_or(|known| same(known) != same(store) || known.damaged < store.damaged);
+        if store.damaged == 0 && matches!(self.state, State::Waiting(_)) {
+            self.state = State::Pausing { until: now };
+        }
         if store.damaged > 0
             && more
             && let State::Pausing { until } = &mut self.state
@@ -225,11 +228,9 @@ impl Repair {
     }
 
     fn find_peer(&mut self, now: Monotonic, peers: &[Candidate], effects: &mut Vec<Effect>) {
+        let damaged = self.is_damaged();
         match &mut self.state {
-            State::Pausing { until } if *until <= now => {
-                if !self.store.is_some_and(|store| store.damaged > 0) {
-                    return;
-                }
+            State::Pausing { until } if damaged && *until <= now => {
                 // Without anybody to ask, there is no use in a list.
                 if peers.is_empty() {
                     *until = now + PAUSE;
@@ -367,6 +368,11 @@ mod tests {
         assert_eq!(bench.peers(12, &both), seek(B, &[2]), "what is left of it, at the next one");
         bench.ended(13, 1, &[]);
         bench.own(14, 1, 0);
+        bench.own(14, 1, 1);
+        bench.peers(14, &both);
+        bench.listed(14, &[4], None);
+        bench.own(15, 1, 0);
+        assert!(!bench.0.looks_for_peers(at(15)), "a newer write was first");
         assert_eq!(bench.0.deadline(), None);
         assert!(!bench.0.looks_for_peers(at(1_000)), "all is mended");
     }

@@ -15,6 +15,7 @@
 //!
 //! The pull decides what to ask; sending, signing, the challenge and the store belong to the shell.
 
+mod asking;
 mod fetch;
 mod ground;
 mod seek;
@@ -29,11 +30,12 @@ pub use types::{
     Outcome, Repaired, Traffic,
 };
 
-use crate::exchange::{Answer, Ask, PullPart, Reason, Refusal, Request, Response};
+use crate::exchange::{Answer, Ask, Reason, Refusal, Response};
 use crate::failover::Path;
 use crate::model::{Entry, EntryHead, Incarnation};
 use crate::time::{Monotonic, WallTime};
 
+use asking::Asking;
 use fetch::{Fetch, Wanted};
 use ground::Ground;
 use seek::{Seek, Step};
@@ -82,15 +84,6 @@ enum State {
     /// Merged heads are being compared again: does the live map hold them now?
     Proving(Vec<EntryHead>),
     Over,
-}
-
-#[derive(Debug)]
-struct Asking {
-    number: u64,
-    ask: Ask,
-    until: Monotonic,
-    /// It was asked again with a fresh challenge.
-    challenged: bool,
 }
 
 /// Why a pull cannot go on.
@@ -227,11 +220,6 @@ impl Pull {
         }
     }
 
-    fn timed_out(&self) -> Failed {
-        let timeout = self.config.request_timeout.as_millis();
-        Failed::new(Outcome::TimedOut, format!("no answer within {timeout} ms"))
-    }
-
     /// Starts the next step: entries first, then further down, and when nothing is left it is proved.
     fn go_on(&mut self, now: Monotonic, effects: &mut Vec<Effect>) -> Result<(), Failed> {
         if let Some(seek) = &mut self.seek {
@@ -265,26 +253,6 @@ impl Pull {
         } else {
             self.state = State::Reading(plan);
             effects.push(Effect::ReadLocalNodes(positions));
-        }
-    }
-
-    fn ask(&mut self, now: Monotonic, ask: Ask, challenged: bool, effects: &mut Vec<Effect>) {
-        self.number += 1;
-        let (number, until) = (self.number, now + self.config.pause_max + self.config.request_timeout);
-        effects.push(self.question(ask.clone(), false));
-        self.asking = Some(Asking { number, ask, until, challenged });
-    }
-
-    fn question(&self, ask: Ask, last: bool) -> Effect {
-        let part = PullPart { id: self.config.id.0, in_kind: self.config.cause == Cause::InKind };
-        // A repair says nothing of what the peer may lack: it is not answered in kind.
-        let pull = self.seek.is_none().then_some(part);
-        Effect::Ask {
-            number: self.number,
-            request: Request { announcement: None, pull, ask },
-            announce: self.rounds == 0 && pull.is_some(),
-            path: self.path,
-            last,
         }
     }
 

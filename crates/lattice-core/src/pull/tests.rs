@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::exchange::{
-    FETCH_ENTRIES_MAX, FetchAsk, POSITIONS_MAX, Page, PageBucket, Shape, WalkAsk, WalkNode,
+    FETCH_ENTRIES_MAX, FetchAsk, POSITIONS_MAX, Page, PageBucket, Request, Shape, WalkAsk, WalkNode,
 };
 use crate::model::{Content, Digest, Epoch, Incarnation, KeyHash, NodeId};
 use crate::seal::{Root, Run, Runs, Seal};

@@ -55,6 +55,10 @@ fn ended(outcome: Outcome, path: Path) -> Ended {
     }
 }
 
+fn repaired() -> Repaired {
+    Repaired { sought: 4, repaired: 3, left: Vec::new() }
+}
+
 #[test]
 fn lines_read_as_operators_know_them() {
     let root = Summary { digest: Digest([0xab; 32]), entries: 12, tombstones: 0 };
@@ -71,6 +75,16 @@ fn lines_read_as_operators_know_them() {
             "[STATE_STORE] Unavailable: it does not answer",
         ),
         (noticed(&Notice::StoreAnswers), "[STATE_STORE] Available again"),
+        (noticed(&Notice::Recovered), "[STATE_STORE] [RECOVERY] Recovered: what is absent is told again"),
+        (
+            text(&repaired_line(&ended(Outcome::Healed, Path::P2p), &repaired(), "node-2")),
+            "[P2P_SYNC] [REPAIR] Repaired 3 of 4 damaged keys from node-2: 1.1 KiB, 2 rounds",
+        ),
+        (
+            text(&repaired_line(&ended(Outcome::TimedOut, Path::Http), &repaired(), "http://node-2:8080")),
+            "[HTTP_SYNC] [REPAIR] Repaired 3 of 4 damaged keys from http://node-2:8080: TimedOut (no answer \
+             within 5000 ms)",
+        ),
         (
             noticed(&Notice::UrlFailed { url: "http://b:1".into(), node: None, reason: "no answer".into() }),
             "[HTTP_SYNC] [PEER] http://b:1 does not work: no answer",

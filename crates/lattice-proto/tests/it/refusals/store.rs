@@ -50,3 +50,23 @@ fn what_siblings_ask_of_the_store() {
     let error = convert::nodes("nodes", &[zeros(32), zeros(32)], 1).unwrap_err();
     assert_eq!(error.to_string(), "nodes: takes at most 1, got 2");
 }
+
+#[test]
+fn what_the_store_says_of_damage() {
+    let damaged = |change: fn(&mut store::DamagedResponse)| {
+        let key = entry().key.into_bytes();
+        let damaged = store::DamagedEntry { key, head: Some((&entry().head()).into()), ..Default::default() };
+        let mut response = store::DamagedResponse { entries: vec![damaged], overflow: false };
+        change(&mut response);
+        convert::Damaged::try_from(response).map_err(|invalid| invalid.to_string())
+    };
+    let listed = |head| convert::Damaged { entries: vec![(entry().key, head)], overflow: false };
+    assert_eq!(damaged(|_| {}), Ok(listed(Some(entry().head()))));
+    assert_eq!(damaged(|response| response.entries[0].head = None), Ok(listed(None)));
+    assert_eq!(
+        damaged(|response| response.entries = vec![store::DamagedEntry::default(); 1_001]),
+        Err("entries: takes at most 1000, got 1001".into())
+    );
+    let no_key = damaged(|response| response.entries[0].key = zeros(0)).unwrap_err();
+    assert!(no_key.starts_with("entries[0].key: "), "{no_key}");
+}
