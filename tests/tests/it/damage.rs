@@ -73,9 +73,10 @@ async fn recovering(member: &Member) -> Option<bool> {
 /// Writes on the first node, and waits until both have sealed all of it.
 async fn filled(cluster: &Cluster) {
     let [first, second] = &cluster.members[..] else { panic!("two nodes") };
-    first.client.put("marked", MARKER).await.unwrap();
+    first.client.put("marked", MARKER).await.expect("it is acknowledged");
     for number in 0..60 {
-        first.client.put(&format!("key-{number}"), &format!("value-{number}")).await.unwrap();
+        let (key, value) = (format!("key-{number}"), format!("value-{number}"));
+        first.client.put(&key, &value).await.expect("it is acknowledged");
     }
     second.wait_value("marked", MARKER).await;
     second.wait_value("key-59", "value-59").await;
@@ -135,7 +136,7 @@ async fn a_database_that_does_not_open_is_salvaged_and_recovers_by_itself_once_a
     assert_eq!(status_of(second, "marked").await, Some(503), "it may be there, for all it knows");
 
     nodes[0] = first.start();
-    eventually("the end of recovery", async || (recovering(second).await? != true).then_some(())).await;
+    eventually("the end of recovery", async || (!recovering(second).await?).then_some(())).await;
     assert_eq!(status_of(second, "absent").await, Some(404), "an absence is told again");
     second.wait_value("marked", MARKER).await;
     for number in 0..60 {
