@@ -38,6 +38,21 @@ impl Client {
         Self { http, url: url.to_owned() }
     }
 
+    /// A client of the node at `url`, which serves TLS with a certificate that the PEM text `ca` vouches for.
+    ///
+    /// # Panics
+    /// When `ca` is no certificate.
+    pub fn with_ca(url: &str, ca: &str) -> Self {
+        let ca = reqwest::Certificate::from_pem(ca.as_bytes()).expect("a certificate");
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(10))
+            .tls_certs_only([ca])
+            .build()
+            .expect("a client with one authority");
+        Self { http, url: url.to_owned() }
+    }
+
     /// Sends a request without a body.
     pub async fn send(&self, method: Method, path: &str) -> reqwest::Result<Response> {
         self.http.request(method, format!("{}{path}", self.url)).send().await

@@ -1,17 +1,16 @@
 //! Who asks, and whether that suffices.
 //!
-//! Tokens come from one file and are kept as digests only. Comparing digests of fixed size, all of them and
+//! Tokens come from one file, which is read again when it changes, and are kept as digests only. Comparing digests of fixed size, all of them and
 //! without stopping early, tells a caller nothing about how close a guess was. A token is never logged and
 //! never part of an error.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri, header};
 use lattice_core::model::Digest;
-use lattice_runtime::config;
+use lattice_runtime::reload::Reloaded;
+use lattice_runtime::{config, files};
 
 use crate::access::{Access, Role};
 use crate::problem::{Kind, Problem};
@@ -20,7 +19,6 @@ const FIELD: &str = "gateway.token_file";
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 const TOKENS_MAX: usize = 1_000;
 const TOKEN_BYTES_MAX: usize = 512;
-const READABLE_BY_OTHERS: u32 = 0o007;
 
 const CHALLENGE: &str = "Bearer realm=\"lattice\"";
 const CHALLENGE_UNKNOWN: &str = "Bearer realm=\"lattice\", error=\"invalid_token\"";
@@ -44,17 +42,25 @@ pub(crate) enum Denied {
 /// Decides who may do what.
 pub(crate) struct Auth {
     /// `None`: no token file, so everybody who reaches the port may do everything.
-    tokens: Option<Vec<(Digest, Role)>>,
+    tokens: Option<Arc<Reloaded<Tokens>>>,
 }
+
+/// What each token, by its digest, allows.
+pub(crate) type Tokens = Vec<(Digest, Role)>;
 
 impl Auth {
     /// Reads the token file, if there is one.
     pub(crate) fn load(gateway: &config::Gateway) -> Result<Self, config::Error> {
-        let Some(path) = &gateway.token_file else { return Ok(Self { tokens: None }) };
-        let tokens = read(path)
-            .and_then(|text| parse(&text))
-            .map_err(|expected| config::Error::value(FIELD, path.display().to_string(), expected))?;
+        let Some(path) = gateway.token_file.clone() else { return Ok(Self { tokens: None }) };
+        let tokens = Reloaded::load(FIELD, move || {
+            read(&path).map_err(|expected| config::Error::value(FIELD, path.display().to_string(), expected))
+        })?;
         Ok(Self { tokens: Some(tokens) })
+    }
+
+    /// The tokens, to be read again: [`Reloaded::follow`].
+    pub(crate) fn tokens(&self) -> Option<Arc<Reloaded<Tokens>>> {
+        self.tokens.clone()
     }
 
     /// Whether the sender of `headers` may do what needs `access`.
@@ -62,7 +68,7 @@ impl Auth {
         let Some(tokens) = &self.tokens else { return Ok(Grant(Role::Admin)) };
         let Access::Needs(needed) = access else { return Ok(Grant(Role::Read)) };
         let token = bearer(headers).ok_or(Denied::Missing)?;
-        let role = role_of(tokens, token).ok_or(Denied::Unknown)?;
+        let role = role_of(&tokens.current(), token).ok_or(Denied::Unknown)?;
         if role < needed {
             return Err(Denied::Role(needed));
         }
@@ -126,24 +132,14 @@ fn role_of(tokens: &[(Digest, Role)], token: &str) -> Option<Role> {
     found
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let unreadable = |error| format!("cannot be read: {error}");
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.permissions().mode() & READABLE_BY_OTHERS != 0 {
-        return Err("must not be open to other users: chmod 600, or 640 for a group".to_owned());
-    }
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("must have at most {FILE_BYTES_MAX} bytes"));
-    }
-    Ok(text)
+fn read(path: &Path) -> Result<Tokens, String> {
+    let bytes = files::read_secret(path, FILE_BYTES_MAX)?;
+    parse(std::str::from_utf8(&bytes).map_err(|_| "must be text".to_owned())?)
 }
 
 /// Errors name the line, never what is on it.
-fn parse(text: &str) -> Result<Vec<(Digest, Role)>, String> {
-    let mut tokens: Vec<(Digest, Role)> = Vec::new();
+fn parse(text: &str) -> Result<Tokens, String> {
+    let mut tokens = Tokens::new();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         let line = line.trim();
@@ -182,6 +178,7 @@ fn parse(text: &str) -> Result<Vec<(Digest, Role)>, String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -190,7 +187,8 @@ mod tests {
     }
 
     fn auth() -> Auth {
-        Auth { tokens: Some(parse("# who\nread r\n\n write w \nadmin a\n").unwrap()) }
+        let tokens = Reloaded::load(FIELD, || Ok(parse("# who\nread r\n\n write w \nadmin a\n").unwrap()));
+        Auth { tokens: Some(tokens.unwrap()) }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The gateway as a process of its own: dials its siblings where the node's file says they listen.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use gateway::{Channels, Service};
@@ -18,14 +17,11 @@ impl process::Service for Gateway {
     const HAS_HTTP_PORT: bool = true;
 
     fn health_at(config: &Config) -> Listen {
-        // An unspecified address is good to listen on, not to dial.
-        let mut address = config.gateway.listen;
-        match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            IpAddr::V4(_) | IpAddr::V6(_) => {}
-        }
-        Listen::Tcp(address)
+        Listen::dial(config.gateway.listen)
+    }
+
+    fn health_over_tls(config: &Config) -> bool {
+        config.gateway.tls_cert.is_some()
     }
 
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {

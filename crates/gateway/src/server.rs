@@ -16,11 +16,13 @@ use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use lattice_runtime::grpc::{HealthReporter, Layered};
+use lattice_runtime::reload::Reloaded;
 use tower::{Service, ServiceExt as _};
 use tracing::Instrument as _;
 
 use crate::access::{self, Access, Role};
 use crate::app::{App, REQUEST_MAX};
+use crate::auth::Tokens;
 use crate::drain;
 use crate::observe;
 use crate::problem::{Kind, Problem, shortened};
@@ -50,6 +52,11 @@ impl Server {
     /// What the port's health service says.
     pub(crate) fn health(&self) -> HealthReporter {
         self.health.clone()
+    }
+
+    /// The tokens, to be read again.
+    pub(crate) fn tokens(&self) -> Option<Arc<Reloaded<Tokens>>> {
+        self.app.auth.tokens()
     }
 
     async fn answer(self, request: Request<Body>) -> Response {

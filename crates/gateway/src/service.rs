@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lattice_runtime::config::{self, Listen};
 use lattice_runtime::grpc::Channel;
-use lattice_runtime::http::{BindError, DRAIN_MAX, Listener, Protocol};
+use lattice_runtime::http::{BindError, DRAIN_MAX, Listener, Protocol, Tls};
 use lattice_runtime::process::Failure;
 use lattice_runtime::{Config, Runtime, TaskGroup, tasks};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +62,7 @@ impl From<Error> for Failure {
 pub struct Service {
     listener: Listener,
     address: SocketAddr,
+    tls: Option<Tls>,
     server: Server,
     tasks: TaskGroup,
 }
@@ -73,18 +74,21 @@ impl Service {
     /// As for [`Self::bind`].
     pub async fn check(config: &Config) -> Result<(), Error> {
         Auth::load(&config.gateway)?;
+        tls(&config.gateway)?;
         refuse_open(config, config.gateway.listen)?;
         Listener::bind("gateway.listen", &Listen::Tcp(config.gateway.listen)).await?;
         Ok(())
     }
 
-    /// Reads the tokens and binds `gateway.listen`; calls no sibling yet. Call it inside the runtime.
+    /// Reads the tokens and the certificate and binds `gateway.listen`; calls no sibling yet. Call it inside the
+    /// runtime.
     ///
     /// # Errors
-    /// [`Error::Config`] when the token file is refused, or when the port would be open to other hosts
+    /// [`Error::Config`] when one of these files is refused, or when the port would be open to other hosts
     /// without tokens; [`Error::Listen`] when the port cannot be had.
     pub async fn bind(config: &Config, runtime: &Runtime, channels: Channels) -> Result<Self, Error> {
         let auth = Auth::load(&config.gateway)?;
+        let tls = tls(&config.gateway)?;
         refuse_open(config, config.gateway.listen)?;
         let listener = Listener::bind("gateway.listen", &Listen::Tcp(config.gateway.listen)).await?;
         let address = listener.local_addr().unwrap_or(config.gateway.listen);
@@ -94,7 +98,7 @@ impl Service {
         let tasks = TaskGroup::new("gateway");
         let app = App::new(config, runtime, channels, auth, tasks.token());
         let server = Server::new(Arc::new(app)).await?;
-        Ok(Self { listener, address, server, tasks })
+        Ok(Self { listener: listener.with_tls(tls.clone()), address, tls, server, tasks })
     }
 
     /// Where it serves, with the actual port.
@@ -107,8 +111,22 @@ impl Service {
     /// # Errors
     /// [`Error::Tasks`] when serving failed, or what was in flight did not end in time.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { listener, address, server, tasks } = self;
-        tracing::info!(listen = %address, "gateway serves");
+        let Self { listener, address, tls, server, tasks } = self;
+        tracing::info!(listen = %address, tls = tls.is_some(), "gateway serves");
+        if let Some(tokens) = server.tokens() {
+            let stopping = tasks.token();
+            tasks.spawn("token file", async move {
+                tokens.follow(stopping).await;
+                Ok(())
+            });
+        }
+        if let Some(certificate) = tls.map(|tls| tls.certificate()) {
+            let stopping = tasks.token();
+            tasks.spawn("certificate", async move {
+                certificate.follow(stopping).await;
+                Ok(())
+            });
+        }
         let (stopping, mut health) = (tasks.token(), server.health());
         tasks.spawn("end health watches", async move {
             stopping.cancelled().await;
@@ -122,6 +140,11 @@ impl Service {
         });
         Ok(tasks.run_until(shutdown, GRACE).await?)
     }
+}
+
+fn tls(gateway: &config::Gateway) -> Result<Option<Tls>, config::Error> {
+    let (Some(cert), Some(key)) = (&gateway.tls_cert, &gateway.tls_key) else { return Ok(None) };
+    Tls::load(cert.clone(), key.clone()).map(Some)
 }
 
 fn refuse_open(config: &Config, address: SocketAddr) -> Result<(), config::Error> {

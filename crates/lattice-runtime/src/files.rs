@@ -1,8 +1,13 @@
 //! Small files: written whole or not at all, and read up to a limit.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+
+use zeroize::Zeroizing;
+
+const OTHERS: u32 = 0o007;
 
 /// Replaces `path` by `bytes`: whoever reads it, now or after a power loss, finds the old or the new content.
 ///
@@ -38,4 +43,42 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(file, limit), &mut bytes)?;
     Ok(Some(bytes))
+}
+
+/// The content of a file that the configuration names, at most `limit` bytes.
+///
+/// # Errors
+/// Why it cannot be had, in words that follow the key and its value: "cannot be read: ..".
+pub fn read_named(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    take(file, limit, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`read_named`], for a secret: refused when other users may open the file, and wiped from memory when it is
+/// dropped.
+///
+/// # Errors
+/// As for [`read_named`].
+pub fn read_secret(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.permissions().mode() & OTHERS != 0 {
+        return Err("must not be open to other users: chmod 600, or 640 for a group".to_owned());
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    take(file, limit, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn take(file: File, limit: u64, bytes: &mut Vec<u8>) -> Result<(), String> {
+    file.take(limit + 1).read_to_end(bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("must have at most {limit} bytes"));
+    }
+    Ok(())
+}
+
+fn unreadable(error: io::Error) -> String {
+    format!("cannot be read: {error}")
 }

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod log;
 pub mod metrics;
 pub mod process;
+pub mod reload;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

@@ -142,6 +142,11 @@ pub trait Service {
     /// Where it answers gRPC health checks.
     fn health_at(config: &Config) -> Listen;
 
+    /// Whether that port serves TLS.
+    fn health_over_tls(_: &Config) -> bool {
+        false
+    }
+
     /// Binds, dials its siblings, runs until `shutdown`, drains.
     fn run(
         config: Config,
@@ -172,9 +177,15 @@ pub fn service_main<S: Service>() -> ExitCode {
     match cli.command {
         None => launch::<S>(&cli.config),
         Some(ServiceCommand::Healthcheck) => run(S::NAME, async move {
-            let listen = S::health_at(&cli.config.load()?);
-            grpc::healthcheck(&listen, "", HEALTHCHECK_TIMEOUT)
-                .await
+            let config = cli.config.load()?;
+            let listen = S::health_at(&config);
+            let serving = match &listen {
+                Listen::Tcp(address) if S::health_over_tls(&config) => {
+                    grpc::healthcheck_over_tls(*address, "", HEALTHCHECK_TIMEOUT).await
+                }
+                listen => grpc::healthcheck(listen, "", HEALTHCHECK_TIMEOUT).await,
+            };
+            serving
                 .map_err(|status| Failure::refused(format!("not serving at {listen}: {}", status.message())))
         }),
     }

@@ -44,6 +44,9 @@ pub struct Global {
     /// The token to ask with, when the node wants one
     #[arg(long, global = true, env = "LATTICE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// PEM file of the authorities that vouch for the node's certificate, when it serves TLS [default: the system's]
+    #[arg(long, global = true, env = "LATTICE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Tables for people, or JSON for programs
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -253,7 +256,7 @@ fn ask(global: Global, command: impl AsyncFnOnce(Connection, Output) -> Result<(
         Err(error) => return finish(Err(Failure::refused(format!("start: {error}"))), out),
     };
     let done = runtime.block_on(async {
-        let node = Connection::open(&global.url, global.token.as_deref())?;
+        let node = Connection::open(&global.url, global.token.as_deref(), global.ca.as_deref())?;
         command(node, out).await
     });
     finish(done, out)

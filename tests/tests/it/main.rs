@@ -11,3 +11,4 @@ mod keeping;
 mod p2p_path;
 mod services;
 mod simulation;
+mod tls;

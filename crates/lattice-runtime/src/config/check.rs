@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use super::field::print_duration;
@@ -114,7 +115,18 @@ fn gateway(config: &Config) -> Result<(), Error> {
              gateway.insecure = true",
         ));
     }
-    Ok(())
+    let path = |path: &Path| path.display().to_string();
+    match (&gateway.tls_cert, &gateway.tls_key) {
+        (Some(cert), None) => {
+            let expected = "needs gateway.tls_key, the file of its private key";
+            Err(Error::value("gateway.tls_cert", path(cert), expected))
+        }
+        (None, Some(key)) => {
+            let expected = "needs gateway.tls_cert, the file of its certificate";
+            Err(Error::value("gateway.tls_key", path(key), expected))
+        }
+        (None, None) | (Some(_), Some(_)) => Ok(()),
+    }
 }
 
 fn telemetry(config: &Config) -> Result<(), Error> {

@@ -140,6 +140,10 @@ pub struct Gateway {
     pub token_file: Option<PathBuf>,
     /// Serve beyond loopback without tokens. Default: false.
     pub insecure: bool,
+    /// PEM file of the certificate to serve TLS with, and those that vouch for it. Default: none, no TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key; set exactly when `tls_cert` is. Default: none.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// `[telemetry]`: logs, traces and metrics.
@@ -235,7 +239,7 @@ impl Default for Coordinator {
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { listen: loopback(8080), token_file: None, insecure: false }
+        Self { listen: loopback(8080), token_file: None, insecure: false, tls_cert: None, tls_key: None }
     }
 }
 

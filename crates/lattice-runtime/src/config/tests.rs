@@ -109,6 +109,8 @@ fn printed_configuration_loads_back_to_the_same() {
         [gateway]
         listen = "0.0.0.0:8080"
         token_file = "tokens"
+        tls_cert = "/etc/lattice/tls.crt"
+        tls_key = "/etc/lattice/tls.key"
         [telemetry]
         log_format = "json"
         otlp_endpoint = "http://collector:4317"
@@ -397,6 +399,14 @@ fn values_that_cannot_be_are_refused() {
         (
             &["store.serve_bytes_per_s=65535"],
             "store.serve_bytes_per_s is 65535: must be 0 (no limit), or at least 65536",
+        ),
+        (
+            &["gateway.tls_cert=a.pem"],
+            "gateway.tls_cert is \"a.pem\": needs gateway.tls_key, the file of its private key",
+        ),
+        (
+            &["gateway.tls_key=a.key"],
+            "gateway.tls_key is \"a.key\": needs gateway.tls_cert, the file of its certificate",
         ),
         (
             &["gateway.listen=0.0.0.0:8080"],

@@ -1,7 +1,9 @@
 //! The client transport of all generated clients.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,12 +12,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::Endpoint;
+use tonic::transport::{ClientTlsConfig, Endpoint};
 use tower::Service;
 
 use super::deadline;
 use super::memory::Memory;
 use crate::config::Listen;
+use crate::http::AnyCertificate;
 use crate::trace;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -62,6 +65,16 @@ impl Channel {
             })),
         };
         Self::new(Transport::Socket(channel))
+    }
+
+    /// A channel over TLS to whatever certificate the port has.
+    pub(super) fn connect_unverified(address: SocketAddr) -> Result<Self, Status> {
+        let uri = Uri::builder().scheme("https").authority(address.to_string()).path_and_query("/").build();
+        let endpoint = Endpoint::from(uri.expect("a socket address is a valid authority"))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tls_config_with_verifier(ClientTlsConfig::new(), Arc::new(AnyCertificate::new()))
+            .map_err(status)?;
+        Ok(Self::new(Transport::Socket(endpoint.connect_lazy())))
     }
 
     pub(super) fn new(transport: Transport) -> Self {

@@ -1,5 +1,6 @@
 //! The standard services beside every service: health checking and reflection.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -39,7 +40,25 @@ pub fn reflection(
 
 /// Asks whether `service` is serving (`""`: the whole server); what the `healthcheck` subcommands do.
 pub async fn healthcheck(listen: &Listen, service: &str, timeout: Duration) -> Result<(), Status> {
-    let mut client = HealthClient::new(Channel::connect(listen).deadline(timeout));
+    ask(Channel::connect(listen), service, timeout).await
+}
+
+/// As [`healthcheck`], of a port that serves TLS. The certificate is not verified: the one who asks is on the same
+/// host, sends nothing, and believes no more than that the port serves; and the certificate has the name by which
+/// others know the node.
+///
+/// # Errors
+/// What the port answers, or why it does not.
+pub async fn healthcheck_over_tls(
+    address: SocketAddr,
+    service: &str,
+    timeout: Duration,
+) -> Result<(), Status> {
+    ask(Channel::connect_unverified(address)?, service, timeout).await
+}
+
+async fn ask(channel: Channel, service: &str, timeout: Duration) -> Result<(), Status> {
+    let mut client = HealthClient::new(channel.deadline(timeout));
     let request = HealthCheckRequest { service: service.to_owned() };
     let answer = client.check(request).await?.into_inner();
     if answer.status() == WireStatus::Serving {

@@ -18,7 +18,9 @@ mod server;
 mod tests;
 
 pub use channel::Channel;
-pub use health::{HealthReporter, ReflectionError, ServingStatus, health, healthcheck, reflection};
+pub use health::{
+    HealthReporter, ReflectionError, ServingStatus, health, healthcheck, healthcheck_over_tls, reflection,
+};
 pub use layered::{Layered, layered};
 pub use memory::in_memory;
 pub use reconnect::Reconnect;

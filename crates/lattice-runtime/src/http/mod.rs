@@ -6,6 +6,8 @@
 //! [`DRAIN_MAX`] to finish.
 
 mod stream;
+mod tls;
+mod unverified;
 
 use std::convert::Infallible;
 use std::io;
@@ -29,6 +31,8 @@ use tonic::body::Body;
 use tower::Service;
 
 use self::stream::{Headed, Stream};
+pub use self::tls::{Certificate, HANDSHAKE_MAX, HANDSHAKES_MAX, Tls};
+pub(crate) use self::unverified::AnyCertificate;
 use crate::config::Listen;
 
 /// Open connections of one port; more wait in the kernel's queue.
@@ -74,6 +78,7 @@ pub enum Protocol {
 pub struct Listener {
     socket: Socket,
     local: Listen,
+    tls: Option<Tls>,
 }
 
 #[derive(Debug)]
@@ -91,13 +96,20 @@ impl Listener {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
                 let local = Listen::Tcp(listener.local_addr().map_err(failed)?);
-                Ok(Self { socket: Socket::Tcp(listener), local })
+                Ok(Self { socket: Socket::Tcp(listener), local, tls: None })
             }
             Listen::Unix(path) => {
                 let listener = bind_unix(path).map_err(failed)?;
-                Ok(Self { socket: Socket::Unix(listener), local: listen.clone() })
+                Ok(Self { socket: Socket::Unix(listener), local: listen.clone(), tls: None })
             }
         }
+    }
+
+    /// Serves TLS alone, when there is any.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// What was bound, with the actual port.
@@ -162,9 +174,17 @@ impl Listener {
                 }
             };
             let (builder, service, shutdown) = (builder.clone(), service.clone(), shutdown.clone());
+            let tls = self.tls.clone();
             connections.spawn(async move {
                 let _slot = slot;
-                connection(builder, stream, service, shutdown).await;
+                let stream = match tls {
+                    None => Some(stream),
+                    // What has not been asked anything yet is not waited for.
+                    Some(tls) => shutdown.run_until_cancelled(tls.accept(stream)).await.flatten(),
+                };
+                if let Some(stream) = stream {
+                    connection(builder, stream, service, shutdown).await;
+                }
             });
         }
         drop(self);

@@ -1,15 +1,17 @@
 //! A connection to a node's gateway.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use lattice_proto::coordinator::v1::sync_coordinator_client::SyncCoordinatorClient;
 use lattice_proto::kv::v1::key_value_client::KeyValueClient;
+use lattice_runtime::files;
 use lattice_runtime::grpc::MESSAGE_BYTES_MAX;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
 use tonic::{Request, Status};
 
 use super::output::Failure;
@@ -21,6 +23,10 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// follows events would else not notice that the node's host is gone.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+
+/// More than the authorities of any system.
+const CA_BYTES_MAX: u64 = 4 << 20;
+const PEM_BEGINS: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// The node that is asked. Dials at the first question.
 #[derive(Clone, Debug)]
@@ -48,11 +54,12 @@ impl Interceptor for Credentials {
 
 impl Connection {
     /// A connection to the gateway at `url`, below its path if it has one, with `token` when the node wants one.
-    /// Call inside a tokio runtime.
+    /// TLS is checked against the authorities in the PEM file `ca`, else against the system's. Call inside a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// A usage failure when `url` is not a base URL, or `token` cannot be sent in a header.
-    pub(crate) fn open(url: &str, token: Option<&str>) -> Result<Self, Failure> {
+    /// A usage failure when `url` is not a base URL, `token` cannot be sent in a header, or `ca` cannot be used.
+    pub(crate) fn open(url: &str, token: Option<&str>, ca: Option<&Path>) -> Result<Self, Failure> {
         let origin = origin(url).ok_or_else(|| {
             Failure::usage(format!(
                 "--url {url:?} is not a base URL: right would be http://127.0.0.1:8080, or with a path and \
@@ -70,10 +77,15 @@ impl Connection {
                 Some(value)
             }
         };
-        let endpoint = Endpoint::from(origin.clone())
+        let mut endpoint = Endpoint::from(origin.clone())
             .connect_timeout(CONNECT_WITHIN)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_ANSWERED_WITHIN);
+        if origin.scheme_str() == Some("https") {
+            endpoint = endpoint.tls_config(trust(ca)?).map_err(|error| {
+                Failure::usage(format!("cannot check the node's certificate: {}", innermost(&error)))
+            })?;
+        }
         let transport = InterceptedService::new(endpoint.connect_lazy(), Credentials { authorization });
         Ok(Self { transport, origin, url: url.to_owned() })
     }
@@ -119,27 +131,55 @@ impl Connection {
     }
 }
 
+/// What a node's certificate is checked against.
+fn trust(ca: Option<&Path>) -> Result<ClientTlsConfig, Failure> {
+    let Some(path) = ca else { return Ok(ClientTlsConfig::new().with_native_roots()) };
+    let refuse = |why: String| Failure::usage(format!("--ca {:?}: {why}", path.display().to_string()));
+    let pem = files::read_named(path, CA_BYTES_MAX).map_err(|why| refuse(format!("it {why}")))?;
+    if !pem.windows(PEM_BEGINS.len()).any(|window| window == PEM_BEGINS) {
+        return Err(refuse("it is not a PEM file with certificates".to_owned()));
+    }
+    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+}
+
 /// The base URL to put the path of a call after: a path without a slash at its end, and no query.
 fn origin(url: &str) -> Option<Uri> {
     let uri = Uri::from_str(url.trim_end_matches('/')).ok()?;
-    let is_base = uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none();
+    let is_base =
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none();
     (is_base && !url.contains('#')).then_some(uri)
 }
 
 /// The innermost error of a status: `tonic` says "transport error" and keeps the reason below it.
 fn root_cause(status: &Status) -> String {
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
-    let mut text = status.message().to_owned();
-    while let Some(error) = cause {
-        text = error.to_string();
-        cause = error.source();
+    match std::error::Error::source(status) {
+        Some(cause) => innermost(cause),
+        None => status.message().to_owned(),
     }
-    text
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn authorities_that_cannot_be_used_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let open = || format!("{:?}", Connection::open("https://node", None, Some(&path)).unwrap_err());
+        assert!(open().contains("cannot be read"), "{}", open());
+        std::fs::write(&path, "no PEM").unwrap();
+        assert!(open().contains("is not a PEM file with certificates"), "{}", open());
+        assert!(Connection::open("http://node", None, Some(&path)).is_ok());
+    }
 
     #[test]
     fn a_base_url_may_have_a_path_and_nothing_else() {
@@ -148,6 +188,7 @@ mod tests {
             ("http://node:8080/", "/"),
             ("http://node/lattice/", "/lattice"),
             ("http://[::1]:8080/a/b", "/a/b"),
+            ("https://node.example", "/"),
         ] {
             assert_eq!(origin(url).map(|uri| uri.path().to_owned()).as_deref(), Some(path), "{url}");
         }
