@@ -173,6 +173,11 @@ pub(crate) fn streams(route: &str) -> bool {
     matches!(route, WATCH | BACKUP | RESTORE_RPC | WATCH_EVENTS | HEALTH_WATCH | REFLECTION)
 }
 
+/// Whether a route is asked by probes, which decide about the life of the node.
+pub(crate) fn is_probe(route: &str) -> bool {
+    matches!(route, "/healthz" | "/readyz" | "/health" | "/grpc.health.v1.Health/Check")
+}
+
 /// Whether a request over HTTP may send its body for as long as it goes on sending.
 pub(crate) fn uploads(route: &str) -> bool {
     route == RESTORE

@@ -1,5 +1,6 @@
 //! What all requests share: the ways to the siblings, the limits, and the few settings that are shown.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,21 +16,16 @@ use crate::Channels;
 use crate::access;
 use crate::auth::Auth;
 use crate::body::Budget;
+use crate::guard::Rates;
 use crate::observe::Durations;
 use crate::problem::{Kind, Problem};
 use crate::ready::Told;
 
 /// How long a sibling may take for one answer.
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(10);
-/// How long a request may take until its answer begins, the arrival of its body included.
-pub(crate) const REQUEST_MAX: Duration = Duration::from_secs(30);
 
-/// Requests whose answer has not begun yet.
-const REQUESTS_MAX: usize = 1_024;
 /// Exchanges, which have places of their own: anybody may send one, and none of them is to keep clients out.
 const EXCHANGES_MAX: usize = 128;
-/// Answers that last: event streams, and the whole state.
-const STREAMS_MAX: usize = 256;
 /// Bodies of clients in memory.
 const BODY_BYTES_MAX: usize = 128 << 20;
 /// Bodies of exchanges in memory: theirs alone, too.
@@ -49,9 +45,10 @@ pub(crate) struct App {
     /// What `/readyz` found missing, as far as the log says so.
     pub(crate) told_missing: Told,
     channels: Channels,
-    requests: Arc<Semaphore>,
-    exchanging: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    rates: Rates,
+    requests: Places,
+    exchanging: Places,
+    streams: Places,
 }
 
 /// What answers repeat of the configuration.
@@ -60,6 +57,27 @@ pub(crate) struct Settings {
     pub(crate) topic: String,
     pub(crate) bootstrap: Vec<String>,
     pub(crate) http_sync_enabled: bool,
+    /// How long a request may take until its answer begins, the arrival of its body included.
+    pub(crate) request_timeout: Duration,
+}
+
+/// Room for a number of requests at a time.
+struct Places {
+    free: Arc<Semaphore>,
+    max: usize,
+    /// What takes them, in the plural.
+    of: &'static str,
+}
+
+impl Places {
+    fn new(max: usize, of: &'static str) -> Self {
+        Self { free: Arc::new(Semaphore::new(max)), max, of }
+    }
+
+    fn take(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = || format!("more than {} {} at once; ask again", self.max, self.of);
+        self.free.clone().try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, busy()))
+    }
 }
 
 impl App {
@@ -76,6 +94,7 @@ impl App {
                 topic: config.sensor.topic.clone(),
                 bootstrap: config.sensor.bootstrap.clone(),
                 http_sync_enabled: !config.coordinator.http_peers.is_empty(),
+                request_timeout: config.gateway.request_timeout,
             },
             auth,
             clock: runtime.clock.clone(),
@@ -86,9 +105,10 @@ impl App {
             stopping,
             told_missing: Told::default(),
             channels,
-            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
-            exchanging: Arc::new(Semaphore::new(EXCHANGES_MAX)),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            rates: Rates::new(config.gateway.rate_per_s, config.gateway.rate_burst),
+            requests: Places::new(config.gateway.requests_max, "requests"),
+            exchanging: Places::new(EXCHANGES_MAX, "exchanges"),
+            streams: Places::new(config.gateway.streams_max, "streams"),
         }
     }
 
@@ -135,22 +155,28 @@ impl App {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// A place for a request; it is held until its answer begins.
-    pub(crate) fn admit(&self, route: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    /// A place for a request that came at `now` from `remote`; it is held until its answer begins.
+    pub(crate) fn admit(
+        &self,
+        route: &str,
+        now: Duration,
+        remote: Option<IpAddr>,
+    ) -> Result<OwnedSemaphorePermit, Problem> {
+        // Peers are bounded by what they may exchange, and a probe that is refused would restart the node.
         if route == access::EXCHANGE {
-            return take(&self.exchanging, || {
-                format!("more than {EXCHANGES_MAX} exchanges at once; ask again")
-            });
+            return self.exchanging.take();
         }
-        take(&self.requests, || format!("more than {REQUESTS_MAX} requests at once; ask again"))
+        if let Some(remote) = remote.filter(|_| !access::is_probe(route)) {
+            self.rates.take(now, remote).map_err(|wait| {
+                let detail = "this address asks more often than gateway.rate_per_s allows; ask again later";
+                Problem::new(Kind::RateLimited, detail).retry_after(wait)
+            })?;
+        }
+        self.requests.take()
     }
 
     /// A place for an answer that lasts; it is held until the answer ends.
     pub(crate) fn admit_stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        take(&self.streams, || format!("more than {STREAMS_MAX} open streams; close one, or ask again"))
+        self.streams.take()
     }
-}
-
-fn take(places: &Arc<Semaphore>, detail: impl FnOnce() -> String) -> Result<OwnedSemaphorePermit, Problem> {
-    places.clone().try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, detail()))
 }

@@ -13,6 +13,7 @@ use lattice_runtime::reload::Reloaded;
 use lattice_runtime::{config, files};
 
 use crate::access::{Access, Role};
+use crate::guard::Origins;
 use crate::problem::{Kind, Problem};
 
 const FIELD: &str = "gateway.token_file";
@@ -43,6 +44,8 @@ pub(crate) enum Denied {
 pub(crate) struct Auth {
     /// `None`: no token file, so everybody who reaches the port may do everything.
     tokens: Option<Arc<Reloaded<Tokens>>>,
+    /// Sites whose pages may call.
+    origins: Origins,
 }
 
 /// What each token, by its digest, allows.
@@ -51,11 +54,17 @@ pub(crate) type Tokens = Vec<(Digest, Role)>;
 impl Auth {
     /// Reads the token file, if there is one.
     pub(crate) fn load(gateway: &config::Gateway) -> Result<Self, config::Error> {
-        let Some(path) = gateway.token_file.clone() else { return Ok(Self { tokens: None }) };
+        let origins = Origins::of(gateway)?;
+        let Some(path) = gateway.token_file.clone() else { return Ok(Self { tokens: None, origins }) };
         let tokens = Reloaded::load(FIELD, move || {
             read(&path).map_err(|expected| config::Error::value(FIELD, path.display().to_string(), expected))
         })?;
-        Ok(Self { tokens: Some(tokens) })
+        Ok(Self { tokens: Some(tokens), origins })
+    }
+
+    /// The sites whose pages may call.
+    pub(crate) fn origins(&self) -> &Origins {
+        &self.origins
     }
 
     /// The tokens, to be read again: [`Reloaded::follow`].
@@ -82,6 +91,9 @@ impl Auth {
             return false;
         }
         let Some(origin) = headers.get(header::ORIGIN) else { return false };
+        if self.origins.allow(origin) {
+            return false;
+        }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let own = host.or_else(|| uri.authority().map(|authority| authority.as_str()));
         let site = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
@@ -188,7 +200,7 @@ mod tests {
 
     fn auth() -> Auth {
         let tokens = Reloaded::load(FIELD, || Ok(parse("# who\nread r\n\n write w \nadmin a\n").unwrap()));
-        Auth { tokens: Some(tokens.unwrap()) }
+        Auth { tokens: Some(tokens.unwrap()), origins: Origins::default() }
     }
 
     #[test]
@@ -246,7 +258,10 @@ mod tests {
 
     #[test]
     fn only_a_foreign_page_that_changes_something_is_forged() {
-        let open = Auth { tokens: None };
+        let open = Auth { tokens: None, origins: Origins::default() };
+        let gateway =
+            config::Gateway { cors_origins: vec!["http://elsewhere".to_owned()], ..Default::default() };
+        let shared = Auth { tokens: None, origins: Origins::of(&gateway).unwrap() };
         let uri = Uri::from_static("/api/lattice/reconcile");
         let own = [(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")];
         let foreign = [(header::HOST, "localhost:8080"), (header::ORIGIN, "http://elsewhere")];
@@ -255,6 +270,8 @@ mod tests {
             (&open, Method::POST, &headers(&own), false),
             (&open, Method::POST, &headers(&foreign), true),
             (&open, Method::POST, &headers(&hidden), true),
+            (&shared, Method::POST, &headers(&foreign), false),
+            (&shared, Method::POST, &headers(&hidden), true),
             (&open, Method::POST, &headers(&own[..1]), false),
             (&open, Method::GET, &headers(&foreign), false),
             (&auth(), Method::POST, &headers(&foreign), false),

@@ -21,6 +21,7 @@ mod auth;
 mod body;
 mod conditions;
 mod drain;
+mod guard;
 mod json;
 mod key;
 mod observe;

@@ -53,7 +53,7 @@ impl Durations {
 }
 
 /// A server span named `<method> <route>`, continuing the client's trace.
-pub(crate) fn span(method: &Method, route: &str, path: &str, headers: &HeaderMap) -> Span {
+pub(crate) fn span(method: &Method, route: &str, path: &str, request_id: &str, headers: &HeaderMap) -> Span {
     let method = method_label(method);
     let span = tracing::info_span!(
         "http.request",
@@ -62,6 +62,7 @@ pub(crate) fn span(method: &Method, route: &str, path: &str, headers: &HeaderMap
         http.request.method = method,
         http.route = route,
         url.path = path,
+        request_id,
         http.response.status_code = Empty,
         otel.status_code = Empty,
     );

@@ -19,6 +19,7 @@
 //! | `/problems/condition-failed` | 412 | `If-Match` or `If-None-Match` does not hold on this node |
 //! | `/problems/too-large` | 413 | the body, or what it holds, is too large |
 //! | `/problems/media-type` | 415 | the body has another content type |
+//! | `/problems/rate-limited` | 429 | the address asks more often than it may; ask again after `Retry-After` |
 //! | `/problems/internal` | 500 | a bug, or an answer nobody should give |
 //! | `/problems/not-supported` | 501 | a service of the node does not know the request |
 //! | `/problems/unavailable` | 503 | a service of the node is away or cannot answer now; ask again |
@@ -28,6 +29,8 @@
 //! | `/problems/recovering` | 503 | the store lost entries and waits for its peers: it cannot tell what is absent |
 //! | `/problems/timeout` | 504 | a service of the node did not answer in time |
 //! | `/problems/disk-full` | 507 | the node's disk has no room for writes; they go on when it has |
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -113,6 +116,8 @@ kinds! {
     TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Too large";
     /// The body has another content type.
     MediaType = "media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported content type";
+    /// The address asks more often than it may.
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests";
     /// A bug, or an answer nobody should give.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
     /// A service of the node does not know the request.
@@ -141,6 +146,7 @@ pub struct Problem {
     members: Map<String, Value>,
     challenge: Option<&'static str>,
     etag: Option<HeaderValue>,
+    retry_after_s: Option<u32>,
 }
 
 /// Whom a failed call was for.
@@ -224,7 +230,14 @@ impl Sibling {
 impl Problem {
     /// A refusal whose `detail` names the field and what would be right.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), members: Map::new(), challenge: None, etag: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            members: Map::new(),
+            challenge: None,
+            etag: None,
+            retry_after_s: None,
+        }
     }
 
     /// The same with an extension member.
@@ -238,6 +251,14 @@ impl Problem {
     #[must_use]
     pub fn challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = Some(challenge);
+        self
+    }
+
+    /// The same, to be tried again after `wait`, in whole seconds.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        let whole = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
+        self.retry_after_s = Some(whole.saturating_add(1));
         self
     }
 
@@ -263,8 +284,9 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(Value::Object(document))).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        let again = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S);
+        if let Some(seconds) = self.retry_after_s.or(again) {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(etag) = self.etag {
             headers.insert(header::ETAG, etag);

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -16,14 +17,16 @@ use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use lattice_runtime::grpc::{HealthReporter, Layered};
+use lattice_runtime::http::Remote;
 use lattice_runtime::reload::Reloaded;
 use tower::{Service, ServiceExt as _};
 use tracing::Instrument as _;
 
 use crate::access::{self, Access, Role};
-use crate::app::{App, REQUEST_MAX};
+use crate::app::App;
 use crate::auth::Tokens;
 use crate::drain;
+use crate::guard::{Origins, REQUEST_ID, identify};
 use crate::observe;
 use crate::problem::{Kind, Problem, shortened};
 use crate::routes;
@@ -31,8 +34,6 @@ use crate::rpc;
 
 const GRPC: &str = "application/grpc";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-/// [`REQUEST_MAX`] as gRPC writes it.
-const GRPC_TIMEOUT_MAX: HeaderValue = HeaderValue::from_static("30S");
 
 /// The whole port as a tower service; cheap to clone.
 #[derive(Clone)]
@@ -54,45 +55,61 @@ impl Server {
         self.health.clone()
     }
 
+    /// The sites whose pages may call.
+    pub(crate) fn origins(&self) -> &Origins {
+        self.app.auth.origins()
+    }
+
     /// The tokens, to be read again.
     pub(crate) fn tokens(&self) -> Option<Arc<Reloaded<Tokens>>> {
         self.app.auth.tokens()
     }
 
-    async fn answer(self, request: Request<Body>) -> Response {
+    async fn answer(self, mut request: Request<Body>) -> Response {
         let started = self.app.clock.monotonic();
         let route = access::route_of(request.uri().path());
         let method = request.method().clone();
+        let id = identify(request.headers_mut());
+        let remote = request.extensions().get::<Remote>().map(|remote| remote.0.ip());
+        let place = self.app.admit(route, started, remote);
         let app = self.app.clone();
-        let (response, status) = if is_grpc(request.headers()) {
-            let response = self.grpc(route, request).await;
+        let (mut response, status) = if is_grpc(request.headers()) {
+            let response = match place {
+                Ok(_place) => self.grpc(route, request).await,
+                Err(problem) => tonic::Status::resource_exhausted(problem.detail()).into_http(),
+            };
             let status = observe::grpc_status(response.headers());
             (response, status)
         } else {
-            let span = observe::span(&method, route, request.uri().path(), request.headers());
-            let response = self.http(route, request).instrument(span.clone()).await;
+            let text = id.to_str().unwrap_or_default();
+            let span = observe::span(&method, route, request.uri().path(), text, request.headers());
+            let response = match place {
+                Ok(_place) => self.http(route, request).instrument(span.clone()).await,
+                Err(problem) => secured(problem.into_response()),
+            };
             observe::record_status(&span, response.status());
             let status = response.status();
             (response, status)
         };
         let took = app.clock.monotonic().saturating_sub(started);
         app.durations.record(route, &method, status, took);
+        tracing::debug!(
+            request_id = ?id, method = access::method_label(&method), route, status = status.as_u16(), ?took, "answered"
+        );
+        response.headers_mut().insert(REQUEST_ID, id);
         response
     }
 
     /// REST. The layers of [`Layered`] do for gRPC what is spelled out here.
     async fn http(self, route: &'static str, request: Request<Body>) -> Response {
-        let place = match self.app.admit(route) {
-            Ok(place) => place,
-            Err(problem) => return secured(problem.into_response()),
-        };
+        let request_timeout = self.app.settings.request_timeout;
         let (request, unread) = drain::watch(request);
         let handled = AssertUnwindSafe(self.routed(route, request)).catch_unwind();
         let in_time = async {
             match access::uploads(route) {
                 // Its body may be of any length; the store gives up on one that does not go on.
                 true => Ok(handled.await),
-                false => tokio::time::timeout(REQUEST_MAX, handled).await,
+                false => tokio::time::timeout(request_timeout, handled).await,
             }
         };
         let response = match in_time.await {
@@ -102,12 +119,11 @@ impl Server {
                 Problem::new(Kind::Internal, "the gateway failed; its log says why").into_response()
             }
             Err(_) => {
-                let detail = format!("the request took longer than {} s", REQUEST_MAX.as_secs());
+                let detail = format!("the request took longer than {} ms", request_timeout.as_millis());
                 Problem::new(Kind::Timeout, detail).into_response()
             }
         };
         unread.drain().await;
-        drop(place);
         secured(response)
     }
 
@@ -137,8 +153,9 @@ impl Server {
             Err(denied) => return denied.status().into_http::<Body>(),
         };
         // Also in place of a longer one: who never sends the rest of a call must not keep its place.
-        if !access::streams(route) && !in_time(request.headers()) {
-            request.headers_mut().insert(GRPC_TIMEOUT, GRPC_TIMEOUT_MAX);
+        let request_timeout = self.app.settings.request_timeout;
+        if !access::streams(route) && !in_time(request.headers(), request_timeout) {
+            request.headers_mut().insert(GRPC_TIMEOUT, in_ms(request_timeout));
         }
         match self.grpc.oneshot(request).await {
             Ok(response) => response.map(Body::new),
@@ -184,8 +201,14 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// Whether a call ends within [`REQUEST_MAX`] by its caller's own deadline; one that cannot be read is none.
-fn in_time(headers: &HeaderMap) -> bool {
+/// A time as gRPC writes it: at most a day (as `gateway.request_timeout` is), so that its milliseconds have the 8
+/// digits that are allowed.
+fn in_ms(time: Duration) -> HeaderValue {
+    HeaderValue::try_from(format!("{}m", time.as_millis())).expect("digits and a letter are a header value")
+}
+
+/// Whether a call ends within `limit` by its caller's own deadline; one that cannot be read is none.
+fn in_time(headers: &HeaderMap, limit: Duration) -> bool {
     let given = headers.get(GRPC_TIMEOUT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let Some((unit_at, unit)) = given.char_indices().next_back() else { return false };
     let number = &given[..unit_at];
@@ -202,7 +225,7 @@ fn in_time(headers: &HeaderMap) -> bool {
     if !(1..=8).contains(&number.len()) || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return false;
     }
-    number.parse::<u128>().is_ok_and(|number| number * unit_ns <= REQUEST_MAX.as_nanos())
+    number.parse::<u128>().is_ok_and(|number| number * unit_ns <= limit.as_nanos())
 }
 
 /// Values are whatever clients stored: no browser is to take one for a page of ours.
@@ -218,6 +241,8 @@ fn secured(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
 
     #[test]
     fn a_callers_deadline_counts_up_to_ours() {
@@ -242,12 +267,12 @@ mod tests {
             if let Some(given) = given {
                 headers.insert(GRPC_TIMEOUT, given.parse().unwrap());
             }
-            assert_eq!(in_time(&headers), counts, "{given:?}");
+            assert_eq!(in_time(&headers, LIMIT), counts, "{given:?}");
         }
-        assert!(in_time(&HeaderMap::from_iter([(
-            http::HeaderName::from_static(GRPC_TIMEOUT),
-            GRPC_TIMEOUT_MAX
-        )])));
+        for limit in [LIMIT, Duration::from_secs(24 * 3_600), Duration::from_millis(1)] {
+            let name = http::HeaderName::from_static(GRPC_TIMEOUT);
+            assert!(in_time(&HeaderMap::from_iter([(name, in_ms(limit))]), limit), "{limit:?}");
+        }
     }
 
     #[test]

@@ -10,9 +10,12 @@ use lattice_runtime::http::{BindError, DRAIN_MAX, Listener, Protocol, Tls};
 use lattice_runtime::process::Failure;
 use lattice_runtime::{Config, Runtime, TaskGroup, tasks};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::compression::CompressionLayer;
 
 use crate::app::App;
 use crate::auth::Auth;
+use crate::guard::{Compressible, cors};
 use crate::rpc;
 use crate::server::Server;
 
@@ -95,10 +98,11 @@ impl Service {
         // Once more with what was really bound: this is the line between a node and the world.
         refuse_open(config, address)?;
 
+        let listener = listener.with_tls(tls.clone()).with_connections_max(config.gateway.connections_max);
         let tasks = TaskGroup::new("gateway");
         let app = App::new(config, runtime, channels, auth, tasks.token());
         let server = Server::new(Arc::new(app)).await?;
-        Ok(Self { listener: listener.with_tls(tls.clone()), address, tls, server, tasks })
+        Ok(Self { listener, address, tls, server, tasks })
     }
 
     /// Where it serves, with the actual port.
@@ -135,6 +139,10 @@ impl Service {
         });
         let stopping = tasks.token();
         tasks.spawn_essential("serve", async move {
+            let server = ServiceBuilder::new()
+                .layer(CompressionLayer::new().compress_when(Compressible))
+                .option_layer(cors(server.origins()))
+                .service(server);
             listener.serve(server, Protocol::Both, stopping).await;
             Ok(())
         });

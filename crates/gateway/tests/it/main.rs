@@ -7,6 +7,7 @@ mod control;
 mod fakes;
 mod files;
 mod grpc;
+mod guards;
 mod kv;
 mod lattice;
 mod limits;

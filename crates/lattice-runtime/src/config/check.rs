@@ -115,6 +115,13 @@ fn gateway(config: &Config) -> Result<(), Error> {
              gateway.insecure = true",
         ));
     }
+    list("gateway.cors_origins", gateway.cors_origins.len(), 0..=LIST_LEN_MAX)?;
+    within("gateway.connections_max", gateway.connections_max, 1..=65_536)?;
+    within("gateway.requests_max", gateway.requests_max, 1..=65_536)?;
+    within("gateway.streams_max", gateway.streams_max, 1..=65_536)?;
+    duration("gateway.request_timeout", gateway.request_timeout)?;
+    within("gateway.rate_per_s", gateway.rate_per_s, 0..=1_000_000)?;
+    within("gateway.rate_burst", gateway.rate_burst, 1..=1_000_000)?;
     let path = |path: &Path| path.display().to_string();
     match (&gateway.tls_cert, &gateway.tls_key) {
         (Some(cert), None) => {

@@ -39,7 +39,10 @@ keys! {
         listen, http_peers, http_ca, poll_interval, request_timeout, peerless_timeout, return_after,
         divergence_threshold, backoff_max, pulls_max, pull_bytes_per_s, mode,
     }
-    gateway { listen, token_file, insecure, tls_cert, tls_key }
+    gateway {
+        listen, token_file, insecure, tls_cert, tls_key, cors_origins, connections_max, requests_max, streams_max,
+        request_timeout, rate_per_s, rate_burst,
+    }
     telemetry { log_format, otlp_endpoint, metrics_listen }
 }
 

@@ -144,6 +144,20 @@ pub struct Gateway {
     pub tls_cert: Option<PathBuf>,
     /// PEM file of the certificate's private key; set exactly when `tls_cert` is. Default: none.
     pub tls_key: Option<PathBuf>,
+    /// Origins whose pages may call it from a browser, `*` for all; at most 1,024. Default: none.
+    pub cors_origins: Vec<String>,
+    /// Open connections, 1 to 65,536; more wait in the kernel's queue. Default: 1,024.
+    pub connections_max: usize,
+    /// Requests at a time whose answer has not begun, 1 to 65,536. Default: 1,024.
+    pub requests_max: usize,
+    /// Answers at a time that last (watches, events, backups), 1 to 65,536. Default: 256.
+    pub streams_max: usize,
+    /// How long a request may take until its answer begins, 1 ms to 24 h. Default: 30 s.
+    pub request_timeout: Duration,
+    /// Requests a second that one address may send, 0 for no limit, to 1,000,000. Default: 0.
+    pub rate_per_s: u32,
+    /// How many of them may come at once, 1 to 1,000,000. Default: 100.
+    pub rate_burst: u32,
 }
 
 /// `[telemetry]`: logs, traces and metrics.
@@ -239,7 +253,20 @@ impl Default for Coordinator {
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { listen: loopback(8080), token_file: None, insecure: false, tls_cert: None, tls_key: None }
+        Self {
+            listen: loopback(8080),
+            token_file: None,
+            insecure: false,
+            tls_cert: None,
+            tls_key: None,
+            cors_origins: Vec::new(),
+            connections_max: 1024,
+            requests_max: 1024,
+            streams_max: 256,
+            request_timeout: Duration::from_secs(30),
+            rate_per_s: 0,
+            rate_burst: 100,
+        }
     }
 }
 

@@ -70,6 +70,13 @@ mode = "auto"
 [gateway]
 listen = "127.0.0.1:8080"
 insecure = false
+cors_origins = []
+connections_max = 1024
+requests_max = 1024
+streams_max = 256
+request_timeout = "30s"
+rate_per_s = 0
+rate_burst = 100
 
 [telemetry]
 log_format = "text"
@@ -111,6 +118,9 @@ fn printed_configuration_loads_back_to_the_same() {
         token_file = "tokens"
         tls_cert = "/etc/lattice/tls.crt"
         tls_key = "/etc/lattice/tls.key"
+        cors_origins = ["https://app.example"]
+        request_timeout = "5s"
+        rate_per_s = 50
         [telemetry]
         log_format = "json"
         otlp_endpoint = "http://collector:4317"
@@ -400,6 +410,12 @@ fn values_that_cannot_be_are_refused() {
             &["store.serve_bytes_per_s=65535"],
             "store.serve_bytes_per_s is 65535: must be 0 (no limit), or at least 65536",
         ),
+        (&["gateway.connections_max=0"], "gateway.connections_max is 0: must be 1 to 65536"),
+        (&["gateway.requests_max=0"], "gateway.requests_max is 0: must be 1 to 65536"),
+        (&["gateway.streams_max=65537"], "gateway.streams_max is 65537: must be 1 to 65536"),
+        (&["gateway.request_timeout=25h"], "gateway.request_timeout is 25h: must be 1ms to 24h"),
+        (&["gateway.rate_per_s=1000001"], "gateway.rate_per_s is 1000001: must be 0 to 1000000"),
+        (&["gateway.rate_burst=0"], "gateway.rate_burst is 0: must be 1 to 1000000"),
         (
             &["gateway.tls_cert=a.pem"],
             "gateway.tls_cert is \"a.pem\": needs gateway.tls_key, the file of its private key",

@@ -23,6 +23,9 @@ use super::{CALLS_MAX, deadline};
 use crate::tasks::panic_message;
 use crate::trace;
 
+/// What a client calls its request, where it does.
+const REQUEST_ID: &str = "x-request-id";
+
 /// A service's routes behind the common layers; cheap to clone, and clones share the limit.
 #[derive(Debug, Clone)]
 pub struct Layered {
@@ -95,7 +98,11 @@ fn span_of<B>(request: &Request<B>) -> Span {
         rpc.method = method,
         rpc.grpc.status_code = Empty,
         otel.status_code = Empty,
+        request_id = Empty,
     );
+    if let Some(id) = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()) {
+        span.record("request_id", id);
+    }
     if let Some(parent) = request.headers().get(trace::TRACEPARENT).and_then(|value| value.to_str().ok()) {
         trace::set_parent(&span, parent);
     }

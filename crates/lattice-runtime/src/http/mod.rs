@@ -35,7 +35,7 @@ pub use self::tls::{Certificate, HANDSHAKE_MAX, HANDSHAKES_MAX, Tls};
 pub(crate) use self::unverified::AnyCertificate;
 use crate::config::Listen;
 
-/// Open connections of one port; more wait in the kernel's queue.
+/// Open connections of one port, unless it is told otherwise; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// How long a client may take to send the head of its request (over HTTP/2: its preface).
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +79,12 @@ pub struct Listener {
     socket: Socket,
     local: Listen,
     tls: Option<Tls>,
+    connections_max: usize,
 }
+
+/// Who is at the other end of a connection: an extension of each request that came over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remote(pub SocketAddr);
 
 #[derive(Debug)]
 enum Socket {
@@ -96,11 +101,16 @@ impl Listener {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
                 let local = Listen::Tcp(listener.local_addr().map_err(failed)?);
-                Ok(Self { socket: Socket::Tcp(listener), local, tls: None })
+                Ok(Self { socket: Socket::Tcp(listener), local, tls: None, connections_max: CONNECTIONS_MAX })
             }
             Listen::Unix(path) => {
                 let listener = bind_unix(path).map_err(failed)?;
-                Ok(Self { socket: Socket::Unix(listener), local: listen.clone(), tls: None })
+                Ok(Self {
+                    socket: Socket::Unix(listener),
+                    local: listen.clone(),
+                    tls: None,
+                    connections_max: CONNECTIONS_MAX,
+                })
             }
         }
     }
@@ -109,6 +119,13 @@ impl Listener {
     #[must_use]
     pub fn with_tls(mut self, tls: Option<Tls>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// Takes another number of connections at a time than [`CONNECTIONS_MAX`].
+    #[must_use]
+    pub fn with_connections_max(mut self, connections_max: usize) -> Self {
+        self.connections_max = connections_max;
         self
     }
 
@@ -150,7 +167,7 @@ impl Listener {
         B::Error: Into<tonic::codegen::StdError>,
     {
         let builder = builder(protocol);
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let slots = Arc::new(Semaphore::new(self.connections_max));
         let mut connections = JoinSet::new();
         loop {
             let slot = tokio::select! {
@@ -165,8 +182,8 @@ impl Listener {
             };
             // Ended connections are collected here, so that the set holds only open ones.
             while connections.try_join_next().is_some() {}
-            let stream = match stream {
-                Ok(stream) => stream,
+            let (stream, remote) = match stream {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(listen = %self.local, %error, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -183,7 +200,7 @@ impl Listener {
                     Some(tls) => shutdown.run_until_cancelled(tls.accept(stream)).await.flatten(),
                 };
                 if let Some(stream) = stream {
-                    connection(builder, stream, service, shutdown).await;
+                    connection(builder, stream, AnyBody { service, remote }, shutdown).await;
                 }
             });
         }
@@ -196,14 +213,14 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<Remote>)> {
         match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, remote) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                Ok((Box::new(stream), Some(Remote(remote))))
             }
-            Socket::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Socket::Unix(listener) => Ok((Box::new(listener.accept().await?.0), None)),
         }
     }
 }
@@ -262,7 +279,7 @@ fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
 async fn connection<S, B>(
     builder: Builder<TokioExecutor>,
     stream: Box<dyn Stream>,
-    service: S,
+    service: AnyBody<S>,
     shutdown: CancellationToken,
 ) where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -271,7 +288,7 @@ async fn connection<S, B>(
     B::Error: Into<tonic::codegen::StdError>,
 {
     let stream = TokioIo::new(Headed::new(stream, HEAD_TIMEOUT));
-    let service = TowerToHyperService::new(AnyBody(service));
+    let service = TowerToHyperService::new(service);
     let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
@@ -286,9 +303,12 @@ async fn connection<S, B>(
     }
 }
 
-/// Takes hyper's body as tonic's, for services that take only that.
+/// Takes hyper's body as tonic's, for services that take only that, and says who sent it.
 #[derive(Clone)]
-struct AnyBody<S>(S);
+struct AnyBody<S> {
+    service: S,
+    remote: Option<Remote>,
+}
 
 impl<S, B> Service<Request<B>> for AnyBody<S>
 where
@@ -301,11 +321,15 @@ where
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.service.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
-        self.0.call(request.map(Body::new))
+        let mut request = request.map(Body::new);
+        if let Some(remote) = self.remote {
+            request.extensions_mut().insert(remote);
+        }
+        self.service.call(request)
     }
 }
 
