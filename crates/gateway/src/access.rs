@@ -55,6 +55,8 @@ const KV_PREFIX: &str = "/v1/kv/";
 pub(crate) const PROOF: &str = "/v1/proof/{key}";
 const PROOF_PREFIX: &str = "/v1/proof/";
 pub(crate) const RESTORE: &str = "/v1/restore";
+const DOCS_FILE: &str = "/docs/{file}";
+const DOCS_PREFIX: &str = "/docs/";
 const TRUST_KEY: &str = "/api/lattice/trust/{key}";
 const TRUST_PREFIX: &str = "/api/lattice/trust/";
 pub(crate) const EXCHANGE: &str = "/sync/v1/exchange";
@@ -78,6 +80,9 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET", "/readyz", OPEN, 200),
     row("GET", "/health", OPEN, 200),
     row("GET", "/metrics", READ, 200),
+    row("GET", "/openapi.json", READ, 200),
+    row("GET", "/docs", READ, 200),
+    row("GET", DOCS_FILE, READ, 200),
     row("GET", KV, READ, 200),
     row("PUT", KV, WRITE, 200),
     row("DELETE", KV, WRITE, 200),
@@ -137,8 +142,10 @@ pub(crate) fn route_of(path: &str) -> &'static str {
     if path.starts_with(PROOF_PREFIX) {
         return PROOF;
     }
-    if path.strip_prefix(TRUST_PREFIX).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
-        return TRUST_KEY;
+    for (prefix, route) in [(TRUST_PREFIX, TRUST_KEY), (DOCS_PREFIX, DOCS_FILE)] {
+        if path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
+            return route;
+        }
     }
     ROWS.iter().map(|row| row.route).find(|route| *route == path).unwrap_or(OTHER)
 }
@@ -209,6 +216,8 @@ mod tests {
             ("/v1/proof", OTHER),
             ("/api/lattice/trust", "/api/lattice/trust"),
             ("/api/lattice/trust/ab", TRUST_KEY),
+            ("/docs/swagger-ui.css", "/docs/{file}"),
+            ("/docs/", OTHER),
             ("/api/lattice/trust/", OTHER),
             ("/api/lattice/trust/a/b", OTHER),
             ("/lattice.kv.v1.KeyValue/Get", "/lattice.kv.v1.KeyValue/Get"),

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use lattice_core::signed::SignedAnnouncement;
 use lattice_proto::coordinator::v1 as wire;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The answer to a write.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Written {
     pub(crate) key: String,
     pub(crate) version: String,
@@ -19,21 +20,21 @@ pub(crate) struct Written {
 }
 
 /// The answer to a delete.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Deleted {
     pub(crate) key: String,
     pub(crate) version: String,
 }
 
 /// A page of entries.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Entry>,
     pub(crate) next: Option<String>,
 }
 
 /// An entry of a page.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) value: String,
@@ -42,7 +43,7 @@ pub(crate) struct Entry {
 }
 
 /// A change.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Change {
     pub(crate) key: String,
     /// `put`, `delete`, or `expire`: an entry came whose value had gone already.
@@ -53,7 +54,7 @@ pub(crate) struct Change {
 }
 
 /// The answer to a restore.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Restored {
     pub(crate) success: bool,
     pub(crate) cluster: String,
@@ -65,13 +66,13 @@ pub(crate) struct Restored {
 }
 
 /// The answer to a batch.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Batched {
     pub(crate) versions: Vec<String>,
 }
 
 /// The signed state of this node, with a readable copy of what it says.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct State {
     success: bool,
     merkle_root: Option<String>,
@@ -92,7 +93,7 @@ pub(crate) struct State {
 }
 
 /// A run of equal roots.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Seal {
     epoch_from: u64,
     epoch_to: u64,
@@ -137,7 +138,7 @@ impl State {
 }
 
 /// The peers' gateways.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Nodes {
     pub(crate) success: bool,
     pub(crate) count: usize,
@@ -145,7 +146,7 @@ pub(crate) struct Nodes {
 }
 
 /// What the node says of its two paths.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct P2pStatus {
     pub(crate) success: bool,
     pub(crate) enabled: bool,
@@ -169,7 +170,7 @@ pub(crate) struct P2pStatus {
 }
 
 /// Who the node is on libp2p.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Identity {
     pub(crate) success: bool,
     pub(crate) peer_id: String,
@@ -178,7 +179,7 @@ pub(crate) struct Identity {
 }
 
 /// Every known peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Peers {
     pub(crate) success: bool,
     pub(crate) count: usize,
@@ -188,7 +189,7 @@ pub(crate) struct Peers {
 }
 
 /// A peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Peer {
     public_key: String,
     peer_id: Option<String>,
@@ -207,7 +208,7 @@ pub(crate) struct Peer {
 }
 
 /// A URL that failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UrlError {
     url: String,
     errors: u64,
@@ -242,7 +243,7 @@ impl From<wire::UrlError> for UrlError {
 }
 
 /// The effective trusted keys.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Trust {
     pub(crate) success: bool,
     pub(crate) count: usize,
@@ -250,7 +251,7 @@ pub(crate) struct Trust {
 }
 
 /// A trusted key, and where it comes from.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TrustedKey {
     pub(crate) public_key: String,
     pub(crate) source: String,
@@ -268,14 +269,14 @@ impl From<wire::TrustResponse> for Trust {
 }
 
 /// Ended pulls.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Heals {
     pub(crate) success: bool,
     pub(crate) heals: Vec<Heal>,
 }
 
 /// A pull that has ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Heal {
     id: String,
     peer: Option<String>,
@@ -318,7 +319,7 @@ impl From<wire::Heal> for Heal {
 }
 
 /// What happened.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Event {
     time: String,
     component: String,
@@ -346,7 +347,7 @@ impl From<wire::Event> for Event {
 }
 
 /// The answer to a change of mode.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Switched {
     pub(crate) success: bool,
     pub(crate) mode: Option<&'static str>,
@@ -354,7 +355,7 @@ pub(crate) struct Switched {
 }
 
 /// The answer to a demand for a pull.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reconciling {
     pub(crate) success: bool,
     /// The first; with a peer named, the only one.
@@ -362,8 +363,69 @@ pub(crate) struct Reconciling {
     pub(crate) ids: Vec<String>,
 }
 
+/// That it is so.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Well {
+    /// `alive`, `ready` or `healthy`.
+    pub(crate) status: &'static str,
+}
+
+/// A proof, and what it says.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "the shape of what crate::proof writes")]
+pub(crate) struct Proof {
+    success: bool,
+    key: String,
+    included: bool,
+    entry: Option<ProvedEntry>,
+    epoch: u64,
+    /// The newest write of the key, when the seal does not cover it yet.
+    unsealed: Option<Unsealed>,
+    /// The signed seal, as it can be read.
+    #[schema(value_type = Object)]
+    seal: serde_json::Value,
+    /// A `lattice.kv.v1.ProveResponse` in base64: nothing else is evidence.
+    proof: String,
+}
+
+/// The entry that a proof is about.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "the shape of what crate::proof writes")]
+pub(crate) struct ProvedEntry {
+    version: String,
+    expires: Option<String>,
+    deleted: bool,
+    value: Option<String>,
+}
+
+/// A write that is not sealed yet.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "the shape of what crate::proof writes")]
+pub(crate) struct Unsealed {
+    version: String,
+    epoch: u64,
+}
+
+/// The whole state as of a seal.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "the shape of what routes::full streams")]
+pub(crate) struct Full {
+    success: bool,
+    merkle_root: Option<String>,
+    epoch: Option<u64>,
+    /// Values by their keys; one that is not UTF-8 is `{"base64": ".."}`.
+    #[schema(value_type = Object)]
+    state: serde_json::Value,
+}
+
+/// Any bytes.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[allow(dead_code, reason = "a shape")]
+pub(crate) struct Binary(Vec<u8>);
+
 /// Who answers at `/`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Root {
     pub(crate) name: String,
     pub(crate) version: &'static str,
@@ -371,7 +433,7 @@ pub(crate) struct Root {
 }
 
 /// A service that is missing, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Missing {
     pub(crate) service: &'static str,
     pub(crate) reason: String,

@@ -25,6 +25,7 @@ mod guard;
 mod json;
 mod key;
 mod observe;
+mod openapi;
 pub mod problem;
 mod proof;
 mod query;

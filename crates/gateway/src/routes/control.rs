@@ -10,6 +10,7 @@ use lattice_core::model::NodeId;
 use lattice_proto::coordinator::v1 as wire;
 use serde::Deserialize;
 use tonic::Status;
+use utoipa::ToSchema;
 use wire::trust_request::Change;
 
 use crate::app::App;
@@ -20,7 +21,13 @@ use crate::query::Query;
 
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// `GET /api/lattice/trust`
+/// The trusted keys, and where each comes from.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/trust",
+    tag = "operators",
+    responses((status = 200, description = "The keys", body = json::Trust)),
+)]
 pub(super) async fn trusted(
     State(app): State<Arc<App>>,
     request: Request,
@@ -29,7 +36,16 @@ pub(super) async fn trusted(
     Ok(Json(change(&app, None).await?))
 }
 
-/// `GET /api/lattice/trust/{key}`
+/// Where a trusted key comes from.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/trust/{key}",
+    tag = "operators",
+    params(
+        ("key" = String, Path, min_length = 64, max_length = 64, pattern = "^[0-9a-fA-F]{64}$", description = "A public key, 64 hex characters"),
+    ),
+    responses((status = 200, description = "It is trusted", body = json::TrustedKey)),
+)]
 pub(super) async fn trusted_key(
     State(app): State<Arc<App>>,
     request: Request,
@@ -40,7 +56,16 @@ pub(super) async fn trusted_key(
     found.map(Json).ok_or_else(|| Problem::new(Kind::NotFound, format!("{node} is not a trusted key")))
 }
 
-/// `POST /api/lattice/trust/{key}`
+/// Trusts a key.
+#[utoipa::path(
+    post,
+    path = "/api/lattice/trust/{key}",
+    tag = "operators",
+    params(
+        ("key" = String, Path, min_length = 64, max_length = 64, pattern = "^[0-9a-fA-F]{64}$", description = "A public key, 64 hex characters"),
+    ),
+    responses((status = 200, description = "The keys as they are now", body = json::Trust)),
+)]
 pub(super) async fn trust(
     State(app): State<Arc<App>>,
     request: Request,
@@ -49,13 +74,23 @@ pub(super) async fn trust(
     Ok(Json(change(&app, Some(Change::Add(bytes_of(node)))).await?))
 }
 
-#[derive(Deserialize)]
+/// The key to trust.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TrustBody {
+    /// A public key, 64 hex characters.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     key: String,
 }
 
-/// `POST /api/lattice/trust` with `{"key": ".."}`
+/// Trusts a key that the body names.
+#[utoipa::path(
+    post,
+    path = "/api/lattice/trust",
+    tag = "operators",
+    request_body(content = TrustBody),
+    responses((status = 200, description = "The keys as they are now", body = json::Trust)),
+)]
 pub(super) async fn trust_body(
     State(app): State<Arc<App>>,
     request: Request,
@@ -72,7 +107,16 @@ pub(super) async fn trust_body(
     Ok(Json(change(&app, Some(Change::Add(bytes_of(node)))).await?))
 }
 
-/// `DELETE /api/lattice/trust/{key}`
+/// Trusts a key no more.
+#[utoipa::path(
+    delete,
+    path = "/api/lattice/trust/{key}",
+    tag = "operators",
+    params(
+        ("key" = String, Path, min_length = 64, max_length = 64, pattern = "^[0-9a-fA-F]{64}$", description = "A public key, 64 hex characters"),
+    ),
+    responses((status = 200, description = "The keys as they are now", body = json::Trust)),
+)]
 pub(super) async fn distrust(
     State(app): State<Arc<App>>,
     request: Request,
@@ -81,7 +125,16 @@ pub(super) async fn distrust(
     Ok(Json(change(&app, Some(Change::Remove(bytes_of(node)))).await?))
 }
 
-/// `POST /api/lattice/sync/switch?mode=auto|p2p|http`
+/// Pins a path, or leaves the choice to the node; until it restarts.
+#[utoipa::path(
+    post,
+    path = "/api/lattice/sync/switch",
+    tag = "operators",
+    params(
+        ("mode" = String, Query, pattern = "^(auto|p2p|http)$", description = "`auto`, `p2p` or `http`"),
+    ),
+    responses((status = 200, description = "The path that is used now", body = json::Switched)),
+)]
 pub(super) async fn switch(
     State(app): State<Arc<App>>,
     request: Request,
@@ -109,7 +162,16 @@ async fn switched(app: &App, uri: &Uri) -> Result<json::Switched, Problem> {
     Ok(json::Switched { success: true, mode: json::path(answer.path()), message: answer.message })
 }
 
-/// `POST /api/lattice/reconcile?peer=`
+/// Starts a pull now.
+#[utoipa::path(
+    post,
+    path = "/api/lattice/reconcile",
+    tag = "operators",
+    params(
+        ("peer" = Option<String>, Query, pattern = "^[0-9a-fA-F]{64}$", description = "A public key; every known peer when left out"),
+    ),
+    responses((status = 202, description = "It has begun; see the heals", body = json::Reconciling)),
+)]
 pub(super) async fn reconcile(
     State(app): State<Arc<App>>,
     request: Request,

@@ -24,7 +24,13 @@ use crate::query::Query;
 /// Proxies cut connections on which nothing is said.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// `GET /api/lattice/events`
+/// Follows what the log says.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/events",
+    tag = "node",
+    responses((status = 200, description = "Server-sent events whose data is an event", body = json::Event, content_type = "text/event-stream")),
+)]
 pub(super) async fn events(
     State(app): State<Arc<App>>,
     request: Request,

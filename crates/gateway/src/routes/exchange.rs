@@ -14,6 +14,7 @@ use lattice_proto::store::v1 as wire;
 
 use crate::app::App;
 use crate::body::require_type;
+use crate::json;
 use crate::problem::{Kind, Problem, Sibling};
 use crate::query::Query;
 
@@ -22,7 +23,14 @@ const PROTOBUF: &str = "application/x-protobuf";
 /// of these as are admitted fit into the budget, so that strangers who send slowly do not use it up.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
 
-/// `POST /sync/v1/exchange`
+/// Takes a signed envelope of another node, and answers with one.
+#[utoipa::path(
+    post,
+    path = "/sync/v1/exchange",
+    tag = "nodes",
+    request_body(content = json::Binary, content_type = "application/x-protobuf", description = "A signed envelope (`lattice.peer.v1`), at most 256 KiB"),
+    responses((status = 200, description = "A signed envelope (`lattice.peer.v1`)", body = json::Binary, content_type = "application/x-protobuf")),
+)]
 pub(super) async fn exchange(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     Query::parse(&parts.uri, &[])?;

@@ -27,7 +27,17 @@ use crate::query::Query;
 /// The most bytes of one message of a restore.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// `GET /v1/proof/{key}?epoch=`
+/// Proves that a key has this entry, or none, under a seal that the node signed.
+#[utoipa::path(
+    get,
+    path = "/v1/proof/{*key}",
+    tag = "keys",
+    params(
+        ("key" = String, Path, min_length = 1, max_length = 1024, description = "UTF-8, 1 to 1,024 bytes, percent-encoded; `/` may stand as it is"),
+        ("epoch" = Option<u64>, Query, description = "The sealed epoch; the newest when left out"),
+    ),
+    responses((status = 200, description = "The proof", body = json::Proof)),
+)]
 pub(super) async fn proof(
     State(app): State<Arc<App>>,
     request: Request,
@@ -40,7 +50,13 @@ pub(super) async fn proof(
     document.map(Json).ok_or_else(|| Problem::new(Kind::Internal, "state-store answered without a proof"))
 }
 
-/// `GET /v1/backup`
+/// Hands out all entries as one file.
+#[utoipa::path(
+    get,
+    path = "/v1/backup",
+    tag = "keys",
+    responses((status = 200, description = "The file; whole only with its trailer", body = json::Binary, content_type = "application/octet-stream")),
+)]
 pub(super) async fn backup(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::parse(request.uri(), &[])?;
     let place = app.admit_stream()?;
@@ -79,7 +95,17 @@ impl Backup {
     }
 }
 
-/// `POST /v1/restore?any_cluster=`
+/// Merges a backup: of each key the newer version wins.
+#[utoipa::path(
+    post,
+    path = "/v1/restore",
+    tag = "keys",
+    params(
+        ("any_cluster" = Option<bool>, Query, description = "Take a file of another cluster, too"),
+    ),
+    request_body(content = json::Binary, content_type = "application/octet-stream", description = "The file"),
+    responses((status = 200, description = "What it held, and what became of it", body = json::Restored)),
+)]
 pub(super) async fn restore(
     State(app): State<Arc<App>>,
     request: Request,

@@ -20,7 +20,13 @@ use crate::key;
 use crate::problem::{Problem, Sibling};
 use crate::query::Query;
 
-/// `GET /api/lattice/state/full`
+/// All keys and values as of the newest seal.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/state/full",
+    tag = "node",
+    responses((status = 200, description = "The document, streamed", body = json::Full)),
+)]
 pub(super) async fn full(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::parse(request.uri(), &[])?;
     let place = app.admit_stream()?;

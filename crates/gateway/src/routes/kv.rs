@@ -14,6 +14,7 @@ use lattice_core::model::{VALUE_BYTES_MAX, Version};
 use lattice_proto::kv::v1 as wire;
 use lattice_proto::types::v1::{Entry, entry};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body::require_type;
@@ -32,7 +33,19 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// The same as JSON: base64 takes a third more, and each operation some words.
 const BATCH_BODY_BYTES_MAX: usize = 12 << 20;
 
-/// `GET /v1/kv/{key}`
+/// Reads the value of a key.
+#[utoipa::path(
+    get,
+    path = "/v1/kv/{*key}",
+    tag = "keys",
+    params(
+        ("key" = String, Path, min_length = 1, max_length = 1024, description = "UTF-8, 1 to 1,024 bytes, percent-encoded; `/` may stand as it is"),
+        ("If-None-Match" = Option<String>, Header, description = "A version in quotes: 304 while the key still has it"),
+        ("Lattice-Min-Version" = Option<String>, Header, description = "A version that this node must have reached: 503 until it has"),
+    ),
+    responses((status = 200, description = "The value", body = json::Binary, content_type = "application/octet-stream", headers(("ETag" = String, description = "The version in quotes"), ("Lattice-Version" = String, description = "The version bare"), ("Lattice-Expires" = Option<String>, description = "When the key expires, if it does"))),
+        (status = 304, description = "The key still has that version", headers(("ETag" = String, description = "The version in quotes"), ("Lattice-Version" = String, description = "The version bare"), ("Lattice-Expires" = Option<String>, description = "When the key expires, if it does")))),
+)]
 pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let key = key::of_path(request.uri())?;
     Query::parse(request.uri(), &[])?;
@@ -55,7 +68,20 @@ pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result
     Ok((headers, Body::from(value)).into_response())
 }
 
-/// `PUT /v1/kv/{key}?ttl=60s`
+/// Writes the value of a key.
+#[utoipa::path(
+    put,
+    path = "/v1/kv/{*key}",
+    tag = "keys",
+    params(
+        ("key" = String, Path, min_length = 1, max_length = 1024, description = "UTF-8, 1 to 1,024 bytes, percent-encoded; `/` may stand as it is"),
+        ("ttl" = Option<String>, Query, pattern = "^[0-9]+(ms|s|m|h)$", description = "How long the key lives, like `60s`; 1ms to 87600h"),
+        ("If-Match" = Option<String>, Header, description = "Only when the key has this version, in quotes (as `ETag`)"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only when the key is absent"),
+    ),
+    request_body(content = json::Binary, content_type = "application/octet-stream", description = "The value, at most 1 MiB"),
+    responses((status = 200, description = "Written, and durable on this node", body = json::Written, headers(("ETag" = String, description = "The version in quotes"), ("Lattice-Version" = String, description = "The version bare"), ("Lattice-Expires" = Option<String>, description = "When the key expires, if it does")))),
+)]
 pub(super) async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let key = key::of_path(&parts.uri)?;
@@ -74,7 +100,17 @@ pub(super) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
     Ok((headers, Json(written)).into_response())
 }
 
-/// `DELETE /v1/kv/{key}`
+/// Deletes a key, also one that is not there.
+#[utoipa::path(
+    delete,
+    path = "/v1/kv/{*key}",
+    tag = "keys",
+    params(
+        ("key" = String, Path, min_length = 1, max_length = 1024, description = "UTF-8, 1 to 1,024 bytes, percent-encoded; `/` may stand as it is"),
+        ("If-Match" = Option<String>, Header, description = "Only when the key has this version, in quotes (as `ETag`)"),
+    ),
+    responses((status = 200, description = "Deleted, and durable on this node", body = json::Deleted, headers(("Lattice-Version" = String, description = "The version bare")))),
+)]
 pub(super) async fn delete(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let key = key::of_path(request.uri())?;
     Query::parse(request.uri(), &[])?;
@@ -87,7 +123,19 @@ pub(super) async fn delete(State(app): State<Arc<App>>, request: Request) -> Res
     Ok((headers, Json(json::Deleted { key: text, version: version.to_string() })).into_response())
 }
 
-/// `GET /v1/kv?prefix=&start=&limit=&cursor=`
+/// Lists keys and values in key order.
+#[utoipa::path(
+    get,
+    path = "/v1/kv",
+    tag = "keys",
+    params(
+        ("prefix" = Option<String>, Query, max_length = 1024, description = "Only keys that begin so"),
+        ("start" = Option<String>, Query, max_length = 1024, description = "Only this key and those after it"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Elements at most; 100 when left out"),
+        ("cursor" = Option<String>, Query, description = "The `next` of the page before"),
+    ),
+    responses((status = 200, description = "A page; `next` is null at the end", body = json::Page)),
+)]
 pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Json<json::Page>, Problem> {
     let query = Query::parse(request.uri(), &["prefix", "start", "limit", "cursor"])?;
     let question = wire::ListRequest {
@@ -102,7 +150,14 @@ pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Resul
     Ok(Json(json::Page { entries, next: cursor_text(&answer.next) }))
 }
 
-/// `POST /v1/batch`
+/// Writes and deletes several keys, all or nothing on this node.
+#[utoipa::path(
+    post,
+    path = "/v1/batch",
+    tag = "keys",
+    request_body(content = Batch, description = "1 to 1,000 operations, 8 MiB of keys and values"),
+    responses((status = 200, description = "One version for each operation", body = json::Batched)),
+)]
 pub(super) async fn batch(
     State(app): State<Arc<App>>,
     request: Request,
@@ -119,21 +174,27 @@ pub(super) async fn batch(
     Ok(Json(json::Batched { versions: versions.collect::<Result<_, Problem>>()? }))
 }
 
-#[derive(Deserialize)]
+/// Several operations at once.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Batch {
+    #[schema(min_items = 1, max_items = 1000)]
     operations: Vec<Operation>,
 }
 
-#[derive(Deserialize)]
+/// One of them.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Operation {
     op: Op,
+    #[schema(min_length = 1, max_length = 1024)]
     key: String,
+    /// Standard padded base64, of a put and only there.
     value: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// What it does.
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Op {
     Put,

@@ -13,7 +13,13 @@ use crate::json;
 use crate::problem::{Kind, Problem, Sibling};
 use crate::query::Query;
 
-/// `GET /api/lattice/state`
+/// The newest sealed root, recent seals, and the signed announcement that they come from.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/state",
+    tag = "node",
+    responses((status = 200, description = "The state", body = json::State)),
+)]
 pub(super) async fn state(
     State(app): State<Arc<App>>,
     request: Request,
@@ -27,7 +33,13 @@ pub(super) async fn state(
     Ok(Json(json::State::new(&announcement, answer.state_size)))
 }
 
-/// `GET /api/lattice/nodes`
+/// The URLs of `coordinator.http_peers`.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/nodes",
+    tag = "node",
+    responses((status = 200, description = "The URLs", body = json::Nodes)),
+)]
 pub(super) async fn nodes(
     State(app): State<Arc<App>>,
     request: Request,
@@ -37,7 +49,13 @@ pub(super) async fn nodes(
     Ok(Json(json::Nodes { success: true, count: nodes.len(), nodes }))
 }
 
-/// `GET /api/lattice/p2p/status`
+/// What the sensor sees, and which path is used.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/p2p/status",
+    tag = "node",
+    responses((status = 200, description = "The status", body = json::P2pStatus)),
+)]
 pub(super) async fn p2p_status(
     State(app): State<Arc<App>>,
     request: Request,
@@ -70,7 +88,13 @@ pub(super) async fn p2p_status(
     }))
 }
 
-/// `GET /api/lattice/p2p/identity`
+/// Who the node is on libp2p.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/p2p/identity",
+    tag = "node",
+    responses((status = 200, description = "The identity", body = json::Identity)),
+)]
 pub(super) async fn p2p_identity(
     State(app): State<Arc<App>>,
     request: Request,
@@ -90,7 +114,13 @@ pub(super) async fn p2p_identity(
     }))
 }
 
-/// `GET /api/lattice/peers`
+/// Every known peer.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/peers",
+    tag = "node",
+    responses((status = 200, description = "The peers", body = json::Peers)),
+)]
 pub(super) async fn peers(
     State(app): State<Arc<App>>,
     request: Request,
@@ -105,7 +135,16 @@ pub(super) async fn peers(
     }))
 }
 
-/// `GET /api/lattice/heals?limit=`
+/// Ended reconciliations, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/lattice/heals",
+    tag = "node",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Elements at most; 100 when left out"),
+    ),
+    responses((status = 200, description = "The heals", body = json::Heals)),
+)]
 pub(super) async fn heals(
     State(app): State<Arc<App>>,
     request: Request,

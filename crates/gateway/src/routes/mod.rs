@@ -1,6 +1,7 @@
 //! The HTTP routes. Each handler parses, calls one sibling, and shapes the answer.
 
 mod control;
+mod docs;
 mod events;
 mod exchange;
 mod files;
@@ -13,44 +14,49 @@ mod watch;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::get;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
 
-/// All routes of [`crate::access::ROWS`]; what is not in that table never gets here.
+/// All routes, ready to be called. What is not in [`crate::access::ROWS`] never gets here.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let key = get(kv::get).put(kv::put).delete(kv::delete);
-    Router::new()
-        .route("/", get(ops::root))
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
-        .route("/health", get(ops::health))
-        .route("/metrics", get(ops::metrics))
-        .route("/v1/kv", get(kv::list))
-        .route("/v1/kv/{*key}", key.clone())
-        // No key at all, which the handlers refuse like any other bad key.
-        .route("/v1/kv/", key)
-        .route("/v1/batch", post(kv::batch))
-        .route("/v1/watch", get(watch::watch))
-        .route("/v1/proof/{*key}", get(files::proof))
-        .route("/v1/proof/", get(files::proof))
-        .route("/v1/backup", get(files::backup))
-        .route("/v1/restore", post(files::restore))
-        .route("/api/lattice/state", get(lattice::state))
-        .route("/api/lattice/state/full", get(full::full))
-        .route("/api/lattice/nodes", get(lattice::nodes))
-        .route("/api/lattice/p2p/status", get(lattice::p2p_status))
-        .route("/api/lattice/p2p/identity", get(lattice::p2p_identity))
-        .route("/api/lattice/peers", get(lattice::peers))
-        .route("/api/lattice/heals", get(lattice::heals))
-        .route("/api/lattice/events", get(events::events))
-        .route("/api/lattice/trust", get(control::trusted).post(control::trust_body))
-        .route(
-            "/api/lattice/trust/{key}",
-            get(control::trusted_key).post(control::trust).delete(control::distrust),
-        )
-        .route("/api/lattice/sync/switch", post(control::switch))
-        .route("/api/lattice/reconcile", post(control::reconcile))
-        .route("/sync/v1/exchange", post(exchange::exchange))
-        .with_state(app)
+    // No key at all, which the handlers refuse like any other bad key.
+    let none = get(kv::get).put(kv::put).delete(kv::delete);
+    let (router, _) = documented().split_for_parts();
+    router.route("/v1/kv/", none).route("/v1/proof/", get(files::proof)).with_state(app)
+}
+
+/// All routes with what is said of them: a route cannot be added without being described.
+pub(crate) fn documented() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(ops::root))
+        .routes(routes!(ops::healthz))
+        .routes(routes!(ops::readyz))
+        .routes(routes!(ops::health))
+        .routes(routes!(ops::metrics))
+        .routes(routes!(docs::openapi))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::asset))
+        .routes(routes!(kv::list))
+        .routes(routes!(kv::get, kv::put, kv::delete))
+        .routes(routes!(kv::batch))
+        .routes(routes!(watch::watch))
+        .routes(routes!(files::proof))
+        .routes(routes!(files::backup))
+        .routes(routes!(files::restore))
+        .routes(routes!(lattice::state))
+        .routes(routes!(full::full))
+        .routes(routes!(lattice::nodes))
+        .routes(routes!(lattice::p2p_status))
+        .routes(routes!(lattice::p2p_identity))
+        .routes(routes!(lattice::peers))
+        .routes(routes!(lattice::heals))
+        .routes(routes!(events::events))
+        .routes(routes!(control::trusted, control::trust_body))
+        .routes(routes!(control::trusted_key, control::trust, control::distrust))
+        .routes(routes!(control::switch))
+        .routes(routes!(control::reconcile))
+        .routes(routes!(exchange::exchange))
 }

@@ -7,37 +7,67 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
 use lattice_runtime::metrics::CONTENT_TYPE;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::app::App;
-use crate::json::{Missing, Root};
+use crate::json::{Missing, Root, Well};
 use crate::problem::{Kind, Problem};
 use crate::ready;
 
-/// `GET /`
+/// Says who answers, and whether it is ready.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "node",
+    responses((status = 200, description = "Who answers", body = Root)),
+)]
 pub(super) async fn root(State(app): State<Arc<App>>) -> Json<Root> {
     let status = if ready::missing(&app).await.is_empty() { "ready" } else { "not ready" };
     Json(Root { name: app.settings.name.clone(), version: env!("CARGO_PKG_VERSION"), status })
 }
 
-/// `GET /healthz`: this process answers. What its siblings do is not a reason to restart it.
-pub(super) async fn healthz() -> Json<Value> {
-    Json(json!({ "status": "alive" }))
+/// Says that this process answers. What its siblings do is not a reason to restart it.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "node",
+    responses((status = 200, description = "The process answers", body = Well)),
+)]
+pub(super) async fn healthz() -> Json<Well> {
+    Json(Well { status: "alive" })
 }
 
-/// `GET /readyz`
-pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+/// Whether all services of the node answer and its store can write.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "node",
+    responses((status = 200, description = "They do", body = Well)),
+)]
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Well>, Problem> {
     complete(&app).await?;
-    Ok(Json(json!({ "status": "ready" })))
+    Ok(Json(Well { status: "ready" }))
 }
 
-/// `GET /health`
-pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+/// The same as `/readyz`, in the words of the earlier system.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "node",
+    responses((status = 200, description = "They do", body = Well)),
+)]
+pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<Well>, Problem> {
     complete(&app).await?;
-    Ok(Json(json!({ "status": "healthy" })))
+    Ok(Json(Well { status: "healthy" }))
 }
 
-/// `GET /metrics`
+/// The metrics of the process, as Prometheus reads them.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "node",
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8")),
+)]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], app.metrics.encode()).into_response()
 }

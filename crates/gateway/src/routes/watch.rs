@@ -34,7 +34,18 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The id that the watch begins after.
 const LATTICE_WATCH_SINCE: HeaderName = HeaderName::from_static("lattice-watch-since");
 
-/// `GET /v1/watch?prefix=&since=`
+/// Follows changes in the order in which this node commits them.
+#[utoipa::path(
+    get,
+    path = "/v1/watch",
+    tag = "keys",
+    params(
+        ("prefix" = Option<String>, Query, max_length = 1024, description = "Only keys that begin so"),
+        ("since" = Option<String>, Query, description = "Go on after the event with this id"),
+        ("Last-Event-ID" = Option<String>, Header, description = "As `since`, which it beats"),
+    ),
+    responses((status = 200, description = "Server-sent events whose data is a change", body = json::Change, content_type = "text/event-stream", headers(("Lattice-Watch-Since" = String, description = "The id that the watch begins after")))),
+)]
 pub(super) async fn watch(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let query = Query::parse(request.uri(), &["prefix", "since"])?;
     let prefix = query.key_part("prefix")?;

@@ -82,3 +82,32 @@ async fn metrics_have_every_route_from_the_start_and_no_other() {
     assert!(!used.contains("nowhere") && !used.contains("BREW"));
     node.stop().await;
 }
+
+#[tokio::test]
+async fn the_api_describes_itself_and_has_a_page_of_its_own() {
+    let node = Node::start().await;
+    let document = get(node.address, "/openapi.json").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/v1/kv/{key}"]["put"].is_object(), "{document}");
+
+    let page = get(node.address, "/docs").await;
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.header("content-security-policy").unwrap().contains("default-src 'self'"));
+    let page = String::from_utf8(page.body).unwrap();
+    let parts: Vec<&str> = page
+        .split(['"'])
+        .filter(|text| [".css", ".js", ".png"].iter().any(|end| text.ends_with(end)))
+        .collect();
+    assert!(parts.len() >= 5, "{page}");
+    for part in parts {
+        // From `/docs`, a relative link leads to what is beside it.
+        let answer = get(node.address, &format!("/{part}")).await;
+        assert_eq!(answer.status, 200, "{part}");
+    }
+    let script = get(node.address, "/docs/swagger-initializer.js").await;
+    assert_eq!(script.header("content-type"), Some("text/javascript"));
+    let script = String::from_utf8(script.body).unwrap();
+    assert!(script.contains("\"openapi.json\"") && !script.contains("petstore"), "{script}");
+    get(node.address, "/docs/nothing").await.problem(404, "not-found");
+    node.stop().await;
+}

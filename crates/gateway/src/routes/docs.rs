@@ -1,0 +1,81 @@
+//! The description of the API, and a page to try it: assets are part of the binary, nothing is fetched from elsewhere.
+//!
+//! All links are relative, so that the page also works behind a path prefix.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use utoipa_swagger_ui::Config;
+
+use crate::json;
+use crate::openapi;
+use crate::problem::{Kind, Problem, shortened};
+
+/// Written once: it is the same for all.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::document().to_json().unwrap_or_default().into());
+
+/// What the page may load: its own parts alone. It sets styles of elements from its scripts.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+);
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "node",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = Object)),
+)]
+pub(super) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone()).into_response()
+}
+
+/// A page to read and to try the API.
+#[utoipa::path(
+    get,
+    path = "/docs",
+    tag = "node",
+    responses((status = 200, description = "The page", content_type = "text/html", body = String)),
+)]
+pub(super) async fn page() -> Result<Response, Problem> {
+    let page = file("index.html")?;
+    // Seen from here, its parts are one level below.
+    let page = String::from_utf8_lossy(&page.1)
+        .replace("\"./", "\"docs/")
+        .replace("\"index.css", "\"docs/index.css");
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ];
+    Ok((headers, page).into_response())
+}
+
+/// A part of the page.
+#[utoipa::path(
+    get,
+    path = "/docs/{file}",
+    tag = "node",
+    params(("file" = String, Path, description = "Its name")),
+    responses(
+        (status = 200, description = "The part", content(
+            (json::Binary = "text/javascript"), (json::Binary = "text/css"), (json::Binary = "image/png"),
+            (json::Binary = "text/html"),
+        )),
+    ),
+)]
+pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
+    let (kind, bytes) = file(&name)?;
+    let kind = HeaderValue::try_from(kind).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
+}
+
+/// The content type and the bytes of a part.
+fn file(name: &str) -> Result<(String, Bytes), Problem> {
+    let config = Arc::new(Config::from("openapi.json"));
+    let found = utoipa_swagger_ui::serve(name, config).ok().flatten().filter(|_| !name.is_empty());
+    let found = found.map(|file| (file.content_type, Bytes::from(file.bytes.into_owned())));
+    found.ok_or_else(|| Problem::new(Kind::NotFound, format!("the page has no part {:?}", shortened(name))))
+}
