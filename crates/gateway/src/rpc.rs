@@ -4,7 +4,7 @@
 //! metadata reaches a sibling. What REST refuses of a key is refused here, too, so that both see one map.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -125,17 +125,26 @@ fn forward<T>(request: Request<T>) -> Request<T> {
     forwarded
 }
 
-/// What a client sends, passed on. When it breaks off, so does this: the store then finds the end missing.
+/// What a client sends, passed on. When it breaks off, so does this, and `broken` has the reason: the store then finds
+/// the end missing.
 fn sent_on<T: Send + 'static>(
     sent: Streaming<T>,
     stopping: CancellationToken,
+    broken: Arc<OnceLock<Status>>,
 ) -> impl Stream<Item = T> + Send + 'static {
-    stream::unfold((sent, stopping), |(mut sent, stopping)| async move {
+    stream::unfold((sent, stopping, broken), |(mut sent, stopping, broken)| async move {
         let message = tokio::select! {
-            message = sent.message() => message.ok().flatten()?,
-            () = stopping.cancelled() => return None,
+            message = sent.message() => message,
+            () = stopping.cancelled() => Err(Status::unavailable("the gateway is stopping")),
         };
-        Some((message, (sent, stopping)))
+        match message {
+            Ok(message) => Some((message?, (sent, stopping, broken))),
+            Err(status) => {
+                // The first is the reason of what follows.
+                let _ = broken.set(status);
+                None
+            }
+        }
     })
 }
 
@@ -213,8 +222,11 @@ impl KeyValue for Passed {
     ) -> Result<Response<kv::RestoreResponse>, Status> {
         let _place = self.place()?;
         let stopping = self.0.stopping.clone();
-        let request = forward(request).map(|sent| sent_on(sent, stopping));
-        self.0.kv_streams().restore(request).await
+        let broken = Arc::new(OnceLock::new());
+        let request = forward(request).map(|sent| sent_on(sent, stopping, broken.clone()));
+        let answer = self.0.kv_streams().restore(request).await;
+        // The store knows only that the end is missing.
+        broken.get().cloned().map_or(answer, Err)
     }
 }
 

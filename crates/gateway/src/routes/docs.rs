@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use axum::extract::Path;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, header};
@@ -66,8 +66,9 @@ pub(super) async fn page() -> Result<Response, Problem> {
         )),
     ),
 )]
-pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
-    let (kind, bytes) = file(&name)?;
+pub(super) async fn asset(request: Request) -> Result<Response, Problem> {
+    // No part has a name that would have to be encoded.
+    let (kind, bytes) = file(request.uri().path().rsplit('/').next().unwrap_or_default())?;
     let kind = HeaderValue::try_from(kind).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
 }

@@ -28,7 +28,10 @@ const REQUEST_BYTES_MAX: usize = 256 << 10;
     post,
     path = "/sync/v1/exchange",
     tag = "nodes",
-    request_body(content = json::Binary, content_type = "application/x-protobuf", description = "A signed envelope (`lattice.peer.v1`), at most 256 KiB"),
+    request_body(
+        content((json::Binary = "application/x-protobuf"), (json::Binary = "application/octet-stream")),
+        description = "A signed envelope (`lattice.peer.v1`), at most 256 KiB",
+    ),
     responses((status = 200, description = "A signed envelope (`lattice.peer.v1`)", body = json::Binary, content_type = "application/x-protobuf")),
 )]
 pub(super) async fn exchange(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {

@@ -115,6 +115,13 @@ impl Connection {
     }
 
     pub async fn answer(&mut self, method: &str) -> Answer {
+        let mut answer = self.head().await;
+        self.body(method, &mut answer).await;
+        answer
+    }
+
+    /// The answer up to its body.
+    pub async fn head(&mut self) -> Answer {
         let head = self.until("\r\n\r\n").await;
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -122,9 +129,13 @@ impl Connection {
             .map(|line| line.split_once(':').unwrap())
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let mut answer = Answer { status, headers, body: Vec::new() };
-        if method == "HEAD" || matches!(status, 100 | 304) {
-            return answer;
+        Answer { status, headers, body: Vec::new() }
+    }
+
+    /// Reads the rest of an answer.
+    pub async fn body(&mut self, method: &str, answer: &mut Answer) {
+        if method == "HEAD" || matches!(answer.status, 100 | 304) {
+            return;
         }
         if answer.header("transfer-encoding") == Some("chunked") {
             loop {
@@ -132,7 +143,7 @@ impl Connection {
                 answer.body.extend(self.exactly(size).await);
                 self.until("\r\n").await;
                 if size == 0 {
-                    return answer;
+                    return;
                 }
             }
         }
@@ -141,7 +152,6 @@ impl Connection {
             Some(length) => self.exactly(length).await,
             None => self.until_closed().await,
         };
-        answer
     }
 
     async fn exactly(&mut self, length: usize) -> Vec<u8> {

@@ -62,11 +62,16 @@ impl Node {
     }
 
     pub async fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let (fakes, channels) = Fakes::new().await;
+        Self::start_among(fakes, channels, adjust).await
+    }
+
+    /// A gateway whose siblings are behind `channels`.
+    pub async fn start_among(fakes: Fakes, channels: Channels, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.node.name = "alpha".into();
         config.gateway.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         adjust(&mut config);
-        let (fakes, channels) = Fakes::new().await;
         let service = Service::bind(&config, &Runtime::new(), channels).await.unwrap();
         let address = service.local_addr();
         let shutdown = CancellationToken::new();

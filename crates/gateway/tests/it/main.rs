@@ -1,6 +1,7 @@
 //! The gateway over a real port, with siblings that the tests play.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "helpers are tests, too")]
 
+mod answers;
 mod auth;
 mod client;
 mod control;
