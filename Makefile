@@ -6,12 +6,12 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot check fmt lint doc deny bench bench-store clean
+.PHONY: help build demo test crash durability bitrot schemathesis check fmt lint doc deny bench bench-store clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the five binaries, optimized, into target/release
 	$(CARGO) build --release --workspace --bins
@@ -38,6 +38,10 @@ durability: ## Show that a write is on the disk before its answer, and what clie
 bitrot: ## Flip bits and tear writes in every file of a store, 200 times; CASES=n, SEED=n
 	LATTICE_BITROT_CASES=$(or $(CASES),200) $(if $(SEED),LATTICE_BITROT_SEED=$(SEED)) \
 		$(CARGO) test -p state-store --test bitrot -- --nocapture every_flip_and_tear_is_accounted_for
+
+schemathesis: ## Walk the API with made-up requests: no server error, no undocumented answer; EXAMPLES=n, SEED=n
+	$(CARGO) build -p lattice
+	tests/schemathesis.sh $(ARGS)
 
 check: fmt lint doc deny ## Everything that CI checks besides the tests
 
