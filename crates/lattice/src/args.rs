@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use lattice_core::model::NodeId;
 use lattice_runtime::config::ConfigArgs;
 
 use crate::cli::{
-    Connection, Failure, Format, Output, check, cluster, files, finish, keygen, kv, proof, watch,
+    Connection, Failure, Format, Output, check, cluster, files, finish, keygen, kv, proof, top, watch,
 };
 use crate::{demo, node};
 
@@ -62,6 +62,9 @@ enum Command {
   lattice node --config node-1.toml --print-config")]
     Node(ConfigArgs),
     /// Start a local cluster that shows isolation, failover, divergence and healing
+    #[command(after_help = "Examples:
+  lattice demo --fast           the story, and then the cluster is yours
+  lattice demo --fast --exit    for a script: status 0 when every step was seen")]
     Demo(demo::DemoArgs),
     /// Make a node's key, and print its public half
     #[command(after_help = "Examples:
@@ -75,6 +78,10 @@ An existing key is never overwritten: its public half is printed again.")]
         file: PathBuf,
     },
     /// Print the value of a key
+    #[command(after_help = "Examples:
+  lattice get greeting
+  lattice get report > report.pdf
+  lattice --output json get greeting")]
     Get {
         /// The key
         key: String,
@@ -95,11 +102,17 @@ An existing key is never overwritten: its public half is printed again.")]
         ttl: Option<std::time::Duration>,
     },
     /// Delete a key
+    #[command(after_help = "Examples:
+  lattice delete greeting")]
     Delete {
         /// The key
         key: String,
     },
     /// List keys and values in key order
+    #[command(after_help = "Examples:
+  lattice list
+  lattice list users/ --limit 1000
+  lattice --output json list users/")]
     List {
         /// Only keys that begin so
         #[arg(default_value = "")]
@@ -109,6 +122,10 @@ An existing key is never overwritten: its public half is printed again.")]
         limit: u32,
     },
     /// Follow changes as the node commits them
+    #[command(after_help = "Examples:
+  lattice watch
+  lattice watch users/
+  lattice --output json watch users/ --since <id of the last change seen>")]
     Watch {
         /// Only keys that begin so
         #[arg(default_value = "")]
@@ -129,6 +146,9 @@ An existing key is never overwritten: its public half is printed again.")]
         epoch: Option<u64>,
     },
     /// Say whether a proof is true; asks no node. Exit status 0 for true, 1 for not
+    #[command(after_help = "Examples:
+  lattice verify-proof greeting.json --key <the node's public key>
+  lattice verify-proof greeting.json --key <the node's public key> --cluster lattice")]
     VerifyProof {
         /// The proof, as `lattice proof` or `GET /v1/proof` gave it
         file: PathBuf,
@@ -140,12 +160,19 @@ An existing key is never overwritten: its public half is printed again.")]
         cluster: Option<String>,
     },
     /// Write all entries into a file, to be kept elsewhere
+    #[command(after_help = "Examples:
+  lattice backup lattice.backup
+  lattice --url http://node-2:8080 backup node-2.backup")]
     Backup {
         /// The file; it appears when it is whole
         file: PathBuf,
     },
     /// Merge a backup into the node: of each key the newer version wins
-    #[command(after_help = "A restore may be repeated, and one that was cut off is resumed by repeating it.")]
+    #[command(after_help = "Examples:
+  lattice restore lattice.backup
+  lattice restore other.backup --any-cluster
+
+A restore may be repeated, and one that was cut off is resumed by repeating it.")]
     Restore {
         /// The file
         file: PathBuf,
@@ -154,23 +181,43 @@ An existing key is never overwritten: its public half is printed again.")]
         any_cluster: bool,
     },
     /// What the node is, which path it uses, and how healthy it is
+    #[command(after_help = "Examples:
+  lattice status
+  lattice --url http://node-2:8080 status
+  lattice --output json status")]
     Status,
     /// The peers, as the node sees them
+    #[command(after_help = "Examples:
+  lattice peers
+  lattice --output json peers")]
     Peers,
     /// Follow what happens, as it happens
+    #[command(after_help = "Examples:
+  lattice events
+  lattice --output json events")]
     Events,
     /// The last reconciliations, newest first
+    #[command(after_help = "Examples:
+  lattice heals
+  lattice heals --limit 100
+  lattice --output json heals")]
     Heals {
         /// The most heals to list, 1 to 1000
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
     /// Pin a path, or leave the choice to the node; until it restarts
+    #[command(after_help = "Examples:
+  lattice switch http
+  lattice switch auto")]
     Switch {
         /// The path
         mode: cluster::PathChoice,
     },
     /// Start a reconciliation now
+    #[command(after_help = "Examples:
+  lattice reconcile
+  lattice reconcile <public key of a peer>")]
     Reconcile {
         /// The peer's public key; every known peer when left out
         peer: Option<String>,
@@ -189,7 +236,29 @@ Exit status: 0 sound, 1 damage found, 3 refused (the node runs, or there is no s
         #[arg(long)]
         accept_loss: bool,
     },
+    /// A live view of the node and its peers, in a terminal
+    #[command(after_help = "Examples:
+  lattice top
+  lattice --url http://node-2:8080 top --every 5s")]
+    Top {
+        /// How often the node is asked, like 500ms, 1s
+        #[arg(long, default_value = "1s", value_parser = kv::parse_ttl)]
+        every: std::time::Duration,
+    },
+    /// Print a script that completes the command line in a shell
+    #[command(after_help = "Examples:
+  lattice completions bash > /etc/bash_completion.d/lattice
+  lattice completions zsh > ~/.zfunc/_lattice
+  lattice completions fish > ~/.config/fish/completions/lattice.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// The trusted keys: list, add, remove
+    #[command(after_help = "Examples:
+  lattice trust list
+  lattice trust add <public key>
+  lattice trust remove <public key>")]
     Trust {
         #[command(subcommand)]
         change: cluster::TrustCommand,
@@ -244,8 +313,20 @@ pub fn main() -> ExitCode {
             let out = Output::new(global.output);
             finish(check::run(&config, accept_loss, out), out)
         }
+        Command::Top { every } => ask(global, async move |node, out| top::run(node, out, every).await),
+        Command::Completions { shell } => {
+            let out = Output::new(global.output);
+            finish(completions(shell, out), out)
+        }
         Command::Trust { change } => ask(global, async |node, out| cluster::trust(node, out, change).await),
     }
+}
+
+/// Written to memory first: a reader that goes early is an error like any other.
+fn completions(shell: clap_complete::Shell, out: Output) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "lattice", &mut script);
+    out.bytes(&script)
 }
 
 /// Runs a command that asks a node.
@@ -260,4 +341,34 @@ fn ask(global: Global, command: impl AsyncFnOnce(Connection, Output) -> Result<(
         command(node, out).await
     });
     finish(done, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_has_examples() {
+        let mut cli = Cli::command();
+        cli.clone().debug_assert();
+        cli.build();
+        for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  lattice "), "{}: {help}", command.get_name());
+            assert!(help.contains(command.get_name()), "{}: {help}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn shells_complete_every_command() {
+        use clap_complete::Shell::{Bash, Fish, Zsh};
+        for shell in [Bash, Fish, Zsh] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "lattice", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for command in Cli::command().get_subcommands() {
+                assert!(script.contains(command.get_name()), "{shell} lacks {}", command.get_name());
+            }
+        }
+    }
 }

@@ -56,6 +56,11 @@ async fn every_command_answers_people_and_programs() {
         (!cluster.members[0].client.heals().await?.is_empty()).then_some(())
     })
     .await;
+    let top = ask(&["top"]).await;
+    assert_eq!(top.status.code(), Some(2), "{}", text(&top.stdout));
+    assert!(text(&top.stderr).contains("needs a terminal"), "{}", text(&top.stderr));
+    let script = ask(&["completions", "bash"]).await;
+    assert!(script.status.success() && text(&script.stdout).contains("verify-proof"));
     assert_eq!(ask(&["reconcile", "nobody"]).await.status.code(), Some(2));
     assert_eq!(ask(&["reconcile", &"00".repeat(32)]).await.status.code(), Some(1));
     assert_eq!(ask(&["frobnicate"]).await.status.code(), Some(2));

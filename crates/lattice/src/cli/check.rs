@@ -1,8 +1,5 @@
 //! `lattice check`: verifies the store of a node that does not run.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
-
 use lattice_runtime::config::ConfigArgs;
 use lattice_runtime::process;
 use serde_json::{Value, json};
@@ -10,9 +7,8 @@ use state_store::engine::{DamagedEntry, Finding, FindingKind, Read};
 use state_store::offline::{self, Report};
 
 use super::output::{Failure, Output, rfc3339, size};
+use super::progress::Progress;
 
-/// How often progress is shown.
-const PROGRESS: Duration = Duration::from_millis(200);
 /// The most findings that are shown one by one to people.
 const SHOWN_MAX: usize = 50;
 
@@ -33,19 +29,14 @@ pub(crate) fn run(args: &ConfigArgs, accept_loss: bool, out: Output) -> Result<(
             }
         };
     }
-    let mut shown = Instant::now();
+    let mut shown = Progress::default();
     let progress = |permille: u32, read: Read| {
-        if std::io::stderr().is_terminal() && shown.elapsed() >= PROGRESS {
-            shown = Instant::now();
-            let read = format!("{} records, {}", read.records, size(read.bytes));
-            // Nobody needs to see it.
-            let _ = write!(std::io::stderr(), "\r{:3} %  {read}  ", permille / 10);
-        }
+        shown
+            .show(permille.into(), Some(1_000), || format!("{} records, {}", read.records, size(read.bytes)));
     };
-    let report = offline::check(&config, progress).map_err(failure)?;
-    if std::io::stderr().is_terminal() {
-        let _ = write!(std::io::stderr(), "\r");
-    }
+    let checked = offline::check(&config, progress);
+    shown.end();
+    let report = checked.map_err(failure)?;
     if out.is_json() {
         out.json(&document(&report))?
     } else {

@@ -357,7 +357,7 @@ fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn path_text(path: Path) -> &'static str {
+pub(super) fn path_text(path: Path) -> &'static str {
     match path {
         Path::P2p => "P2P",
         Path::Http => "HTTP",
@@ -365,7 +365,7 @@ fn path_text(path: Path) -> &'static str {
     }
 }
 
-fn mode_text(mode: Mode) -> &'static str {
+pub(super) fn mode_text(mode: Mode) -> &'static str {
     match mode {
         Mode::Auto => "auto",
         Mode::P2p => "p2p",
@@ -374,7 +374,7 @@ fn mode_text(mode: Mode) -> &'static str {
     }
 }
 
-fn sync_mode_text(mode: SyncMode) -> &'static str {
+pub(super) fn sync_mode_text(mode: SyncMode) -> &'static str {
     match mode {
         SyncMode::P2p => "P2P",
         SyncMode::Http => "HTTP",
@@ -383,7 +383,7 @@ fn sync_mode_text(mode: SyncMode) -> &'static str {
     }
 }
 
-fn health_text(health: Health) -> &'static str {
+pub(super) fn health_text(health: Health) -> &'static str {
     match health {
         Health::Optimal => "OPTIMAL",
         Health::P2pOnly => "P2P_ONLY",
@@ -393,7 +393,7 @@ fn health_text(health: Health) -> &'static str {
     }
 }
 
-fn peer_state_text(state: PeerState) -> &'static str {
+pub(super) fn peer_state_text(state: PeerState) -> &'static str {
     match state {
         PeerState::Live => "live",
         PeerState::Zombie => "zombie",

@@ -1,9 +1,8 @@
 //! `lattice backup` and `lattice restore`.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream;
@@ -14,11 +13,10 @@ use tonic::Request;
 
 use super::client::Connection;
 use super::output::{Failure, Output, rfc3339, size};
+use super::progress::Progress;
 
 /// How much of a file is read, and sent, at a time.
 const PIECE_BYTES: usize = 256 << 10;
-/// How often progress is shown.
-const SHOW_EVERY: Duration = Duration::from_millis(200);
 
 /// Writes all entries of the node into a file. It is there under its name only when it is whole.
 pub(crate) async fn backup(node: Connection, out: Output, file: &Path) -> Result<(), Failure> {
@@ -89,7 +87,7 @@ pub(crate) async fn restore(
                 return None;
             };
             let sent = sent + data.len() as u64;
-            shown.show(|| format!("sent {} of {}", size(sent), size(total)));
+            shown.show(sent, Some(total), || format!("sent {} of {}", size(sent), size(total)));
             Some((RestoreRequest { any_cluster, data }, (disk, shown, sent)))
         });
     let answer = node.key_value().restore(Request::new(pieces)).await;
@@ -176,38 +174,12 @@ impl Check {
     fn show(&mut self, what: &str) {
         let (entries, bytes) = (self.reader.entries(), self.bytes);
         let about = self.header.as_ref().map_or(0, |header| header.about);
-        self.shown.show(|| match entries < about {
-            true => format!("{what} {entries} of about {about} entries, {}", size(bytes)),
-            false => format!("{what} {entries} entries, {}", size(bytes)),
+        // What was written meanwhile is more than the header told.
+        let total = (entries <= about).then_some(about);
+        self.shown.show(entries, total, || match total {
+            Some(about) => format!("{what} {entries} of about {about} entries, {}", size(bytes)),
+            None => format!("{what} {entries} entries, {}", size(bytes)),
         });
-    }
-}
-
-/// One line on a terminal that says how far it is; nothing elsewhere.
-struct Progress {
-    terminal: bool,
-    last: Option<Instant>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { terminal: io::stderr().is_terminal(), last: None }
-    }
-}
-
-impl Progress {
-    fn show(&mut self, text: impl FnOnce() -> String) {
-        if self.terminal && self.last.is_none_or(|last| last.elapsed() >= SHOW_EVERY) {
-            self.last = Some(Instant::now());
-            // Standard error may be closed: the work goes on.
-            let _ = write!(io::stderr(), "\r{}\x1b[K", text());
-        }
-    }
-
-    fn end(&mut self) {
-        if self.last.take().is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
     }
 }
 

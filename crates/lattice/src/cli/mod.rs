@@ -11,7 +11,9 @@ pub(crate) mod files;
 pub(crate) mod keygen;
 pub(crate) mod kv;
 mod output;
+mod progress;
 pub(crate) mod proof;
+pub(crate) mod top;
 pub(crate) mod watch;
 
 pub(crate) use client::Connection;

@@ -1,5 +1,6 @@
 //! How answers are shown, and how a command ends.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -51,6 +52,12 @@ impl Failure {
             _ => ("/problems/refused", "Refused or failed"),
         };
         serde_json::json!({ "type": kind, "title": title, "detail": self.message, "exit_status": self.status })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message.replace('\n', " "))
     }
 }
 
@@ -127,7 +134,7 @@ pub(crate) fn finish(result: Result<(), Failure>, out: Output) -> ExitCode {
                 let _ = out.json(&failure.problem());
             }
             // Standard error may be closed; the exit status tells it all the same.
-            let _ = writeln!(io::stderr(), "lattice: {}", failure.message.replace('\n', " "));
+            let _ = writeln!(io::stderr(), "lattice: {failure}");
             ExitCode::from(failure.status)
         }
     }
