@@ -8,7 +8,7 @@ use lattice_core::model::NodeId;
 use lattice_runtime::config::ConfigArgs;
 
 use crate::cli::{
-    Connection, Failure, Format, Output, check, cluster, files, finish, keygen, kv, proof, top, watch,
+    Connection, Failure, Format, Output, check, cluster, doctor, files, finish, keygen, kv, proof, top, watch,
 };
 use crate::{demo, node};
 
@@ -41,7 +41,8 @@ pub struct Global {
     /// The node to ask: its gateway's base URL, which may have a path
     #[arg(long, global = true, env = "LATTICE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The token to ask with, when the node wants one
+    /// The token to ask with, when the node wants one; other users of this host see it in the list of processes, unless
+    /// it comes from the environment
     #[arg(long, global = true, env = "LATTICE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// PEM file of the authorities that vouch for the node's certificate, when it serves TLS [default: the system's]
@@ -236,6 +237,14 @@ Exit status: 0 sound, 1 damage found, 3 refused (the node runs, or there is no s
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Say what is wrong with the node, and what to do about it
+    #[command(after_help = "Examples:
+  lattice doctor
+  lattice --url http://node-2:8080 doctor
+  lattice --output json doctor
+
+Exit status: 0 nothing bad, 1 something is, 3 the node does not answer.")]
+    Doctor,
     /// A live view of the node and its peers, in a terminal
     #[command(after_help = "Examples:
   lattice top
@@ -313,6 +322,7 @@ pub fn main() -> ExitCode {
             let out = Output::new(global.output);
             finish(check::run(&config, accept_loss, out), out)
         }
+        Command::Doctor => ask(global, async |node, out| doctor::run(node, out).await),
         Command::Top { every } => ask(global, async move |node, out| top::run(node, out, every).await),
         Command::Completions { shell } => {
             let out = Output::new(global.output);

@@ -56,6 +56,14 @@ async fn every_command_answers_people_and_programs() {
         (!cluster.members[0].client.heals().await?.is_empty()).then_some(())
     })
     .await;
+    // Two nodes that see each other: what there is to say is no more than a warning.
+    let doctor = eventually("a node that is well", async || {
+        let doctor = ask(&["--output", "json", "doctor"]).await;
+        (doctor.status.code() == Some(0)).then_some(doctor)
+    })
+    .await;
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    assert!(doctor["findings"].is_array(), "{doctor}");
     let top = ask(&["top"]).await;
     assert_eq!(top.status.code(), Some(2), "{}", text(&top.stdout));
     assert!(text(&top.stderr).contains("needs a terminal"), "{}", text(&top.stderr));

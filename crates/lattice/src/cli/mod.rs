@@ -7,6 +7,7 @@
 pub(crate) mod check;
 mod client;
 pub(crate) mod cluster;
+pub(crate) mod doctor;
 pub(crate) mod files;
 pub(crate) mod keygen;
 pub(crate) mod kv;

@@ -1,0 +1,262 @@
+//! `lattice doctor`: asks a node how it does, and says what is wrong and what to do about it.
+//!
+//! What is wrong is decided by [`diagnose`] from what the node says; docs/operations.md has the long answers.
+
+use lattice_proto::coordinator::v1::{
+    Heal, HealsRequest, Health, Mode, PeerState, StateRequest, StatusRequest, StatusResponse,
+};
+use serde_json::json;
+
+use super::client::Connection;
+use super::cluster::mode_text;
+use super::output::{Failure, Output};
+
+/// So many differences in a row are more than entries in flight (`coordinator.divergence_threshold`'s default).
+const DIVERGED_FROM: u32 = 3;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// The node does not do what it is for.
+    Bad,
+    /// It does, and something should be looked at.
+    Warn,
+    /// Worth knowing.
+    Note,
+}
+
+/// One thing that was found.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    level: Level,
+    what: String,
+    /// What a person can do.
+    advice: &'static str,
+}
+
+/// Asks, and tells. Exit status 1 when something is bad.
+pub(crate) async fn run(node: Connection, out: Output) -> Result<(), Failure> {
+    let mut coordinator = node.coordinator();
+    let failed = |status: tonic::Status| node.failure(&status);
+    let status = coordinator.status(node.request(StatusRequest {})).await.map_err(failed)?.into_inner();
+    let heals =
+        coordinator.heals(node.request(HealsRequest { limit: 1 })).await.map_err(failed)?.into_inner();
+    let state = coordinator.state(node.request(StateRequest {})).await;
+    let unsealed = state.err().map(|status| status.message().to_owned());
+    let findings = diagnose(&status, unsealed.as_deref(), heals.heals.first());
+    tell(out, &status.name, &findings)?;
+    match findings.iter().any(|finding| finding.level == Level::Bad) {
+        true => Err(Failure::not_found(&format!("{} is not well", status.name))),
+        false => Ok(()),
+    }
+}
+
+fn tell(out: Output, name: &str, findings: &[Finding]) -> Result<(), Failure> {
+    if out.is_json() {
+        let findings: Vec<_> = findings
+            .iter()
+            .map(|finding| json!({ "level": text(finding.level), "what": finding.what, "advice": finding.advice }))
+            .collect();
+        return out.json(&json!({ "node": name, "findings": findings }));
+    }
+    if findings.is_empty() {
+        return out.line(&format!("{name} is well"));
+    }
+    findings.iter().try_for_each(|Finding { level, what, advice }| {
+        out.line(&format!("{:<4}  {what}", text(*level)))?;
+        out.line(&format!("      {advice}"))
+    })
+}
+
+fn text(level: Level) -> &'static str {
+    match level {
+        Level::Bad => "bad",
+        Level::Warn => "warn",
+        Level::Note => "note",
+    }
+}
+
+/// What is wrong with a node that says `status`, has no seal because of `unsealed`, and reconciled last as in `heal`;
+/// the worst first.
+fn diagnose(status: &StatusResponse, unsealed: Option<&str>, heal: Option<&Heal>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut find = |level, what: String, advice| findings.push(Finding { level, what, advice });
+    if !status.store_error.is_empty() {
+        let advice = "see \"When it does not write\" in docs/operations.md, and the store's log";
+        find(Level::Bad, format!("the store: {}", status.store_error), advice);
+    }
+    if let Some(why) = unsealed.filter(|_| status.store_error.is_empty()) {
+        let advice = "wait a few seconds after a start; else see the store's log for why it does not seal";
+        find(Level::Bad, format!("there is no seal to show: {why}"), advice);
+    }
+    if !status.clock_error.is_empty() {
+        let advice = "set the clock of this host (chrony, systemd-timesyncd); the node goes on by itself";
+        find(Level::Bad, format!("the clock: {}", status.clock_error), advice);
+    }
+    paths(status, &mut find);
+    peers(status, &mut find);
+    if let Some(heal) = heal.filter(|heal| heal.outcome != "Healed") {
+        let what =
+            format!("the last reconciliation, with {}, ended {}: {}", heal.peer, heal.outcome, heal.detail);
+        find(Level::Warn, what, "it is tried again by itself; lattice heals has the ones before");
+    }
+    if status.mode() != Mode::Auto && status.mode() != Mode::Unspecified {
+        let what = format!("the path is pinned to {}", mode_text(status.mode()));
+        find(Level::Note, what, "lattice switch auto leaves the choice to the node");
+    }
+    findings.sort_by_key(|finding| match finding.level {
+        Level::Bad => 0,
+        Level::Warn => 1,
+        Level::Note => 2,
+    });
+    findings
+}
+
+fn paths(status: &StatusResponse, find: &mut impl FnMut(Level, String, &'static str)) {
+    let sensor = status.sensor.clone().unwrap_or_default();
+    match (sensor.available, sensor.enabled, sensor.started) {
+        (false, _, _) => {
+            let what = format!("the sensor does not answer: {}", sensor.error);
+            find(Level::Bad, what, "start p2p-sensor, or see its log; until then the node has HTTP alone");
+        }
+        (true, false, _) => {
+            find(Level::Note, "P2P is disabled".to_owned(), "sensor.enabled = true turns it on");
+        }
+        (true, true, false) => {
+            let what = format!("P2P does not run: {}", sensor.error);
+            find(Level::Bad, what, "see the sensor's log, and sensor.p2p_listen");
+        }
+        (true, true, true) => {}
+    }
+    if status.peers.is_empty() {
+        let what = "it has no peers: it reconciles with nobody".to_owned();
+        find(
+            Level::Warn,
+            what,
+            "lattice trust add, or node.trusted_keys, with the other members' public keys",
+        );
+        return;
+    }
+    match status.health() {
+        Health::Isolated => {
+            let advice = "see lattice peers for the errors; check addresses, ports, and that both sides trust each other";
+            find(Level::Bad, "no peer is reached, over neither path".to_owned(), advice);
+        }
+        Health::HttpOnly if sensor.enabled => {
+            let advice = "check sensor.bootstrap and the P2P port; writes are replicated over HTTP meanwhile";
+            find(Level::Warn, "peers are reached over HTTP alone".to_owned(), advice);
+        }
+        Health::P2pOnly if !status.urls.is_empty() => {
+            let advice = "check coordinator.http_peers: were P2P lost, there would be no second path";
+            find(Level::Warn, "peers are reached over P2P alone".to_owned(), advice);
+        }
+        Health::HttpOnly | Health::P2pOnly | Health::Optimal | Health::Unspecified => {}
+    }
+}
+
+fn peers(status: &StatusResponse, find: &mut impl FnMut(Level, String, &'static str)) {
+    for peer in &status.peers {
+        let key: String = hex::encode(&peer.node).chars().take(8).collect();
+        let name = if peer.name.is_empty() { key } else { peer.name.clone() };
+        let last = if peer.last_error.is_empty() { String::new() } else { format!(" ({})", peer.last_error) };
+        match peer.state() {
+            PeerState::Down => {
+                find(
+                    Level::Warn,
+                    format!("peer {name} is down{last}"),
+                    "see whether it runs, and from where it is reached",
+                );
+            }
+            PeerState::Zombie => {
+                let advice = "it is connected and says nothing: see its log, and whether it trusts this node";
+                find(Level::Warn, format!("peer {name} is a zombie{last}"), advice);
+            }
+            PeerState::Live | PeerState::Unspecified => {}
+        }
+        if peer.divergence_count >= DIVERGED_FROM {
+            let what = format!("the roots of {name} differed {} times in a row{last}", peer.divergence_count);
+            find(Level::Warn, what, "see \"When roots stay different\" in docs/operations.md");
+        }
+    }
+    for failed in &status.url_errors {
+        let what = format!("{} failed {} times: {}", failed.url, failed.errors, failed.last_error);
+        find(
+            Level::Warn,
+            what,
+            "see whether coordinator.http_peers is right, and its certificate is trusted",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lattice_proto::coordinator::v1::{Peer, Sensor, UrlError};
+
+    use super::*;
+
+    fn well() -> StatusResponse {
+        StatusResponse {
+            health: Health::Optimal.into(),
+            mode: Mode::Auto.into(),
+            sensor: Some(Sensor { available: true, enabled: true, started: true, ..Sensor::default() }),
+            peers: vec![Peer { name: "node-2".into(), state: PeerState::Live.into(), ..Peer::default() }],
+            ..StatusResponse::default()
+        }
+    }
+
+    #[test]
+    fn nothing_is_found_with_a_node_that_is_well() {
+        let healed = Heal { outcome: "Healed".into(), ..Heal::default() };
+        assert_eq!(diagnose(&well(), None, None), []);
+        assert_eq!(diagnose(&well(), None, Some(&healed)), []);
+    }
+
+    #[test]
+    fn each_trouble_is_found_with_its_level() {
+        type Break = fn(&mut StatusResponse);
+        let cases: &[(Break, Level, &str)] = &[
+            (|status| status.store_error = "is away".into(), Level::Bad, "the store: is away"),
+            (|status| status.clock_error = "12 s ahead".into(), Level::Bad, "the clock: 12 s ahead"),
+            (|status| status.sensor = None, Level::Bad, "the sensor does not answer"),
+            (|status| status.sensor.as_mut().unwrap().started = false, Level::Bad, "P2P does not run"),
+            (|status| status.sensor.as_mut().unwrap().enabled = false, Level::Note, "P2P is disabled"),
+            (|status| status.peers.clear(), Level::Warn, "no peers"),
+            (|status| status.set_health(Health::Isolated), Level::Bad, "no peer is reached"),
+            (|status| status.set_health(Health::HttpOnly), Level::Warn, "over HTTP alone"),
+            (|status| status.peers[0].set_state(PeerState::Down), Level::Warn, "peer node-2 is down"),
+            (|status| status.peers[0].set_state(PeerState::Zombie), Level::Warn, "node-2 is a zombie"),
+            (|status| status.peers[0].divergence_count = 3, Level::Warn, "node-2 differed 3 times"),
+            (
+                |status| {
+                    status.url_errors.push(UrlError {
+                        url: "http://x".into(),
+                        errors: 2,
+                        ..UrlError::default()
+                    })
+                },
+                Level::Warn,
+                "http://x failed 2 times",
+            ),
+            (|status| status.set_mode(Mode::Http), Level::Note, "pinned to http"),
+        ];
+        for (broken, level, what) in cases {
+            let mut status = well();
+            broken(&mut status);
+            let findings = diagnose(&status, None, None);
+            assert_eq!(findings.len(), 1, "{what}: {findings:?}");
+            assert!(findings[0].level == *level && findings[0].what.contains(what), "{what}: {findings:?}");
+        }
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_one_cause_is_told_once() {
+        let mut status = well();
+        status.set_mode(Mode::Http);
+        status.store_error = "is away".into();
+        let stale = Heal { outcome: "Stale".into(), peer: "node-2".into(), ..Heal::default() };
+        let findings = diagnose(&status, Some("the store is away"), Some(&stale));
+        let levels: Vec<Level> = findings.iter().map(|finding| finding.level).collect();
+        assert_eq!(levels, [Level::Bad, Level::Warn, Level::Note], "{findings:?}");
+        assert_eq!(diagnose(&well(), Some("nothing is sealed"), None)[0].level, Level::Bad);
+    }
+}
