@@ -363,7 +363,7 @@ fn page(rows: &[Vec<String>]) -> String {
         "# Answers\n\nWhat every route and gRPC method answers when something is wrong, as a test of the gateway saw it; it \
          writes this page with\n`LATTICE_WRITE_DOCS=1 cargo test -p gateway --test it answers`, and fails when the page says \
          something else.\n\n\
-         - The types are those of [the HTTP API](http-api.md#problems), without `/problems/`.\n\
+         - The types are those of [the HTTP API](http-api.md), without `/problems/`.\n\
          - **Token with `read`** shows who needs more: 403, or PERMISSION_DENIED. What succeeds is for readers.\n\
          - **Too large** is a body beyond its limit, **bad encoding** a byte 0xFF where UTF-8, JSON, protobuf or a backup belongs.\n\
          - **Expired deadline** is `gateway.request_timeout` over HTTP and `grpc-timeout` over gRPC, with siblings that never \
