@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use lattice_runtime::grpc::{HealthReporter, Layered};
 use lattice_runtime::http::Remote;
 use lattice_runtime::reload::Reloaded;
+use tonic::Code;
 use tower::{Service, ServiceExt as _};
 use tracing::Instrument as _;
 
@@ -33,6 +34,8 @@ use crate::routes;
 use crate::rpc;
 
 const GRPC: &str = "application/grpc";
+/// How tonic begins to say that a message is larger than it may be.
+const MESSAGE_TOO_LARGE: &str = "Error, decoded message length too large";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// The whole port as a tower service; cheap to clone.
@@ -158,9 +161,22 @@ impl Server {
             request.headers_mut().insert(GRPC_TIMEOUT, in_ms(request_timeout));
         }
         match self.grpc.oneshot(request).await {
-            Ok(response) => response.map(Body::new),
+            Ok(response) => standard(response.map(Body::new)),
             Err(never) => match never {},
         }
+    }
+}
+
+/// An answer over gRPC with the code that gRPC has for it: of a message beyond its limit, tonic says OUT_OF_RANGE, which
+/// is for a place past an end.
+fn standard(response: Response) -> Response {
+    match tonic::Status::from_header_map(response.headers()) {
+        Some(status)
+            if status.code() == Code::OutOfRange && status.message().starts_with(MESSAGE_TOO_LARGE) =>
+        {
+            tonic::Status::resource_exhausted(status.message()).into_http()
+        }
+        Some(_) | None => response,
     }
 }
 
