@@ -107,9 +107,9 @@ async fn questions_are_small() {
     let mut client = SyncCoordinatorClient::new(channel(&node));
     let large = coordinator::ReconcileRequest { node: vec![7; 65 << 10].into() };
     let status = client.reconcile(large).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     let health = healthcheck(&Listen::Tcp(node.address), &"x".repeat(65 << 10), DEADLINE).await;
-    assert_eq!(health.unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(health.unwrap_err().code(), Code::ResourceExhausted);
     node.stop().await;
 }
 

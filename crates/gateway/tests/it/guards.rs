@@ -6,7 +6,7 @@ use lattice_proto::kv::v1::key_value_client::KeyValueClient;
 use lattice_proto::kv::v1::{GetRequest, PutRequest};
 use tonic::{Code, Request, Status};
 
-use crate::client::{Connection, get, put, send};
+use crate::client::{Connection, DEADLINE, get, put, send};
 use crate::fakes::Node;
 
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
@@ -89,14 +89,13 @@ async fn text_is_compressed_for_who_accepts_it_and_values_are_sent_as_they_are()
 #[tokio::test]
 async fn an_address_that_asks_too_often_is_told_when_to_come_back() {
     let node = Node::start_with(|config| {
-        // One in a thousand seconds, as it were: nothing is earned during the test.
         config.gateway.rate_per_s = 1;
         config.gateway.rate_burst = 1_000;
     })
     .await;
     let mut connection = Connection::open(node.address).await;
     let mut refused = None;
-    // What is earned meanwhile is one a second.
+    // One a second is earned meanwhile.
     for _ in 0..2_000 {
         connection.request("GET", "/v1/kv/a", &[], b"").await;
         let answer = connection.answer("GET").await;
@@ -154,7 +153,9 @@ async fn what_takes_too_long_is_ended_over_both_protocols() {
     let detail = put(node.address, "/v1/kv/waits", b"1").await.problem(504, "timeout");
     assert_eq!(detail, "the request took longer than 50 ms");
     let slow = PutRequest { key: "waits".into(), ..Default::default() };
-    let status = grpc(&node).await.put(slow).await.unwrap_err();
+    let mut client = grpc(&node).await;
+    let answer = tokio::time::timeout(DEADLINE, client.put(slow)).await.expect("it is not ended");
+    let status = answer.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     node.stop().await;
 }
