@@ -13,13 +13,13 @@ use reqwest::Method;
 
 /// Writes a new certificate for this host and its key, and returns the certificate.
 fn renew(folder: &Path) -> String {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
         let new = folder.join(format!("{name}.new"));
-        fs::write(&new, text).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::rename(new, path).unwrap();
+        fs::write(&new, text).expect("a file");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).expect("its mode");
+        fs::rename(new, path).expect("its name");
     };
     write("tls.crt", &made.cert.pem());
     write("tls.key", &made.key_pair.serialize_pem());
@@ -31,9 +31,9 @@ fn over_tls() -> (Cluster, String) {
     let mut cluster = Cluster::new(&[P2p::Disabled; 2]);
     let folder = cluster.members[0].folder.clone();
     let ca = renew(&folder);
-    fs::write(folder.join("ca.pem"), &ca).unwrap();
+    fs::write(folder.join("ca.pem"), &ca).expect("a file");
     for member in &mut cluster.members {
-        let text = fs::read_to_string(&member.config).unwrap().replace("http://", "https://");
+        let text = fs::read_to_string(&member.config).expect("a file").replace("http://", "https://");
         let ca_line = format!("[coordinator]\nhttp_ca = \"{}\"\n", folder.join("ca.pem").display());
         let text = format!(
             "{}tls_cert = \"{}\"\ntls_key = \"{}\"\n",
@@ -41,7 +41,7 @@ fn over_tls() -> (Cluster, String) {
             folder.join("tls.crt").display(),
             folder.join("tls.key").display(),
         );
-        fs::write(&member.config, text).unwrap();
+        fs::write(&member.config, text).expect("a file");
         member.client = Client::with_ca(&member.client.url.replace("http://", "https://"), &ca);
     }
     (cluster, ca)
@@ -50,7 +50,7 @@ fn over_tls() -> (Cluster, String) {
 async fn lattice(member: &Member, args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(binary_path("lattice"));
     command.args(["--url", &member.client.url]).args(args).envs(env.iter().copied()).stdin(Stdio::null());
-    tokio::task::spawn_blocking(move || command.output().expect("the binary")).await.unwrap()
+    tokio::task::spawn_blocking(move || command.output().expect("the binary")).await.expect("its end")
 }
 
 #[tokio::test]
