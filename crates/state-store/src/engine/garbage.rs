@@ -13,13 +13,14 @@ use lattice_core::time::WallTime;
 use super::older;
 use super::open::{put, take};
 use super::records::{Records, parse_kept};
-use super::sealing::{CHUNK, Work};
+use super::sealing::{CHUNK, SEAL_CHUNK, Work};
 use super::{Engine, Error, Step};
 use crate::format::keys;
 use crate::storage::Batch;
 
-/// How many records are deleted with one commit: more than one chunk adds, so that they never pile up.
-const RECORDS: usize = 4 * CHUNK;
+/// How many records are deleted with one commit: more than were added for those that it seals, so that they never
+/// pile up, and no more than that, since writes wait meanwhile.
+const RECORDS: usize = 4 * SEAL_CHUNK;
 
 impl Engine {
     /// Deletes what is out of reach by now.

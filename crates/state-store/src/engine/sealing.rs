@@ -24,7 +24,7 @@ use crate::storage::Batch;
 /// The most entries, or expiries, that one commit takes into account.
 pub(super) const CHUNK: usize = 1_024;
 /// The most entries that one commit takes into the tree: so many change as many buckets, and writes wait meanwhile.
-const SEAL_CHUNK: usize = 256;
+pub(super) const SEAL_CHUNK: usize = 256;
 /// With more entries than this due, epochs are left out.
 const MANY: usize = 4_096;
 /// At most so many epochs become one seal.
