@@ -6,8 +6,11 @@ use gateway::{Channels, Service};
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::Channel;
 use lattice_runtime::process::{self, Failure};
-use lattice_runtime::{Config, Runtime};
+use lattice_runtime::{Allocator, Config, Runtime};
 use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 struct Gateway;
 

@@ -7,6 +7,7 @@
 //!
 //! This crate knows nothing of replication and depends on no other crate of Lattice.
 
+pub mod allocator;
 pub mod clock;
 pub mod config;
 pub mod entropy;
@@ -23,6 +24,7 @@ pub mod tasks;
 pub mod telemetry;
 pub mod trace;
 
+pub use allocator::Allocator;
 pub use clock::Clock;
 pub use config::Config;
 pub use metrics::Metrics;

@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::{self, Server, ServingStatus};
 use lattice_runtime::process::{self, Failure};
-use lattice_runtime::{Config, Runtime, identity};
+use lattice_runtime::{Allocator, Config, Runtime, identity};
 use p2p_sensor::Service;
 use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 struct Sensor;
 

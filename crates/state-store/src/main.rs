@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::Server;
 use lattice_runtime::process::{self, Failure};
-use lattice_runtime::{Config, Runtime, identity};
+use lattice_runtime::{Allocator, Config, Runtime, identity};
 use state_store::Service;
 use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 struct StateStore;
 

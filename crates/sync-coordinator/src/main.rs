@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::{Channel, Server};
 use lattice_runtime::process::{self, Failure};
-use lattice_runtime::{Config, Runtime, identity};
+use lattice_runtime::{Allocator, Config, Runtime, identity};
 use sync_coordinator::{Channels, Service};
 use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 struct Coordinator;
 

@@ -35,9 +35,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
+use lattice_runtime::Allocator;
 
 use crate::args::Args;
 use crate::bench::Bench;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 use crate::job::Job;
 use crate::machine::Machine;
 use crate::report::{MARKS, Report};
