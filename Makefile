@@ -6,12 +6,12 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis check fmt lint doc deny bench bench-store clean
+.PHONY: help build demo test crash durability bitrot schemathesis check fmt lint doc deny bench bench-store bench-reconcile clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the five binaries, optimized, into target/release
 	$(CARGO) build --release --workspace --bins
@@ -62,6 +62,9 @@ bench: ## Measure the tree beside a plain rs_merkle tree, in one run, and print 
 
 bench-store: ## Measure the store beside etcd and sled, in one run; ARGS='--help' lists what there is
 	$(CARGO) bench -p state-store --bench store -- $(ARGS)
+
+bench-reconcile: ## Measure what a pull costs beside others and the least possible; ARGS='--help' lists what there is
+	$(CARGO) bench -p state-store --bench reconcile -- $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::report::{Row, digits, megabytes, time};
+use crate::report::Row;
 use crate::stores::{DISKS, RAW};
+use crate::table::{digits, megabytes, time};
 
 /// The size for which memory, opening and sealing are judged.
 const KEYS: u64 = 1_000_000;

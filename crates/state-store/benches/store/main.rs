@@ -8,7 +8,8 @@
 //! - `sections`: the parts. A further one is a module and a line there.
 //! - `server`, `lattice`, `etcd`, `load`: server processes, and clients in closed loops.
 //! - `stores`, `engine`, `raw_sled`, `job`: stores inside a process, each measured in one of its own.
-//! - `keys`, `sample`, `usage`, `machine`, `report`, `aims`: what is written, measured, and told.
+//! - `keys`, `sample`, `usage`, `report`, `aims`: what is written, measured, and told; with `machine` and `table` from
+//!   `../common`.
 
 mod aims;
 mod args;
@@ -19,6 +20,7 @@ mod job;
 mod keys;
 mod lattice;
 mod load;
+#[path = "../common/machine.rs"]
 mod machine;
 mod raw_sled;
 mod report;
@@ -26,6 +28,8 @@ mod sample;
 mod sections;
 mod server;
 mod stores;
+#[path = "../common/table.rs"]
+mod table;
 mod usage;
 
 use std::fs;
@@ -63,7 +67,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let mut bench = Bench::new(args)?;
-    let machine = Machine::here(&args.dir, bench.etcd.as_ref().map(|etcd| &*etcd.version));
+    let etcd = bench.etcd.iter().map(|etcd| format!("etcd {}", etcd.version));
+    let peers = etcd.chain(machine::locked(&["sled", "rs_merkle"])).collect();
+    let machine = Machine::here(Some(&args.dir), peers);
     let mut rows = Vec::new();
     for section in args.sections() {
         rows.extend(section.run(&mut bench)?);

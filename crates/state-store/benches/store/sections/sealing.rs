@@ -5,8 +5,9 @@ use anyhow::{Context as _, Result};
 
 use crate::bench::Bench;
 use crate::job::Job;
-use crate::report::{Row, count};
+use crate::report::Row;
 use crate::stores::DISKS;
+use crate::table::count;
 
 /// How often the flat tree is built.
 const ROOTS: u32 = 5;

@@ -17,18 +17,19 @@ pub(crate) struct Machine {
     cores: usize,
     memory_gb: u64,
     kernel: String,
-    file_system: String,
+    /// What the data were written to, where they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_system: Option<String>,
     /// Name and version of what we are compared with.
     peers: Vec<String>,
 }
 
 impl Machine {
-    /// This one; the data go to `dir`.
-    pub(crate) fn here(dir: &Path, etcd: Option<&str>) -> Self {
+    /// This one; the data go to `dir`, if anywhere.
+    pub(crate) fn here(dir: Option<&Path>, peers: Vec<String>) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (cpu, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
         let memory_kib = field(&memory, "MemTotal").trim_end_matches("kB").trim().parse::<u64>();
-        let crates = ["sled", "rs_merkle"].map(|name| format!("{name} {}", locked(name)));
         Self {
             date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
             commit: commit(),
@@ -36,17 +37,18 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory_gb: memory_kib.unwrap_or_default() / 1_000_000,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            file_system: file_system(&read("/proc/self/mountinfo"), dir),
-            peers: etcd.map(|version| format!("etcd {version}")).into_iter().chain(crates).collect(),
+            file_system: dir.map(|dir| file_system(&read("/proc/self/mountinfo"), dir)),
+            peers,
         }
     }
 
     /// One line for each fact or two.
     pub(crate) fn lines(&self) -> Vec<String> {
         let Self { date, commit, cpu, cores, memory_gb, kernel, file_system, peers } = self;
+        let data = file_system.as_ref().map(|on| format!("; data on {on}")).unwrap_or_default();
         vec![
             format!("{date}, commit {commit}"),
-            format!("{cpu}, {cores} cores, {memory_gb} GB; Linux {kernel}; data on {file_system}"),
+            format!("{cpu}, {cores} cores, {memory_gb} GB; Linux {kernel}{data}"),
             format!("peers: {}", peers.join(", ")),
         ]
     }
@@ -58,12 +60,15 @@ fn field<'a>(text: &'a str, name: &str) -> &'a str {
     lines.into_iter().find(|(key, _)| key.trim() == name).map_or("unknown", |(_, value)| value.trim())
 }
 
-/// The version of a crate that we are built with.
-fn locked(name: &str) -> &'static str {
-    let name = format!("name = \"{name}\"");
-    let mut lines = LOCK.lines().skip_while(|line| *line != name);
-    let version = lines.nth(1).and_then(|line| line.strip_prefix("version = "));
-    version.map_or("unknown", |version| version.trim_matches('"'))
+/// Crates that we are built with, each with its version.
+pub(crate) fn locked(names: &[&str]) -> Vec<String> {
+    let version = |name: &str| {
+        let line = format!("name = \"{name}\"");
+        let mut lines = LOCK.lines().skip_while(|at| *at != line);
+        let version = lines.nth(1).and_then(|line| line.strip_prefix("version = "));
+        version.map_or("unknown", |version| version.trim_matches('"')).to_owned()
+    };
+    names.iter().map(|name| format!("{name} {}", version(name))).collect()
 }
 
 /// The commit, and whether the sources differ from it.

@@ -1,0 +1,122 @@
+//! Measures what a pull costs: bytes both ways, rounds, CPU time and memory, for states of several sizes that
+//! differ in several amounts; beside the least that any method must move, two crates that reconcile sets, and a
+//! copy of the whole state.
+//!
+//! The pull machine, the engine and the signed envelopes are those that ship; they meet in memory, without
+//! sockets. `make bench-reconcile`, or `cargo bench -p state-store --bench reconcile -- --help`. The table goes to
+//! stdout, progress to stderr. `docs/benchmarks.md` says how to read it.
+//!
+//! - `args`: how much is measured.
+//! - `sets`: what the two replicas hold.
+//! - `server`, `replica`, `puller`, `usage`: who answers, who asks, and what that costs the one who asks.
+//! - `others`: the crates that we are compared with.
+//! - `report`, `aims`: what is told; with `machine` and `table` from `../common`.
+
+mod aims;
+mod args;
+#[path = "../common/machine.rs"]
+mod machine;
+mod others;
+mod puller;
+mod replica;
+mod report;
+mod server;
+mod sets;
+#[path = "../common/table.rs"]
+mod table;
+mod usage;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+
+use crate::args::Args;
+use crate::machine::Machine;
+use crate::report::{MARKS, Report, Row};
+use crate::server::Server;
+use crate::sets::{Kind, Sets};
+
+#[global_allocator]
+static HEAP: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-reconcile: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let began = Instant::now();
+    let say = |what: String| eprintln!("{:>4} s  {what}", began.elapsed().as_secs());
+    let machine = Machine::here(None, machine::locked(&["negentropy", "merkle-search-tree"]));
+    let mut rows = Vec::new();
+    for keys in args.sizes() {
+        say(format!("a state of {keys} keys"));
+        let sets = Sets::new(keys);
+        let mut server = Server::of(&sets)?;
+        for differing in args.differences(keys) {
+            for kind in [Kind::Missing, Kind::Changed] {
+                say(format!("{differing} of {keys} keys {}", kind.name()));
+                rows.push(measure(args, &sets, &mut server, kind, differing)?);
+            }
+        }
+    }
+    say("done".to_owned());
+
+    let mut caveats = Vec::new();
+    if cfg!(debug_assertions) {
+        caveats.push("a build without optimizations: the CPU times are **not for publishing**".to_owned());
+    }
+    let report = Report { machine, caveats, aims: aims::judge(&rows), rows };
+    print!("{}", report.markdown());
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(&report)?;
+        fs::write(path, json + "\n").with_context(|| format!("--json: write {}", path.display()))?;
+    }
+    if let Some(path) = &args.markdown {
+        write_markdown(&report, path).with_context(|| format!("--markdown: write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, sets: &Sets, server: &mut Server, kind: Kind, differing: u64) -> Result<Row> {
+    let ours = sets.behind(kind, differing);
+    let (negentropy, search_tree) = match args.alone {
+        true => (None, None),
+        false => (
+            Some(others::negentropy(sets, &ours)?),
+            others::is_bearable(sets, differing).then(|| others::search_tree(sets, &ours)),
+        ),
+    };
+    let pulled = puller::pull(sets, ours, server)?;
+    Ok(Row {
+        keys: sets.keys(),
+        differing,
+        kind,
+        floor: sets.bytes(differing),
+        whole: sets.bytes(sets.keys()),
+        pulled,
+        negentropy,
+        search_tree,
+    })
+}
+
+fn write_markdown(report: &Report, path: &Path) -> Result<()> {
+    let before = match fs::read_to_string(path) {
+        Ok(document) => Some(document),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    let document = table::document(MARKS, "What reconciling costs", before.as_deref(), &report.markdown());
+    let document = document.with_context(|| format!("it has no lines {MARKS:?} to write between"))?;
+    Ok(fs::write(path, document)?)
+}
