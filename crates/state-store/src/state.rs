@@ -190,7 +190,7 @@ impl wire::state_store_server::StateStore for StateStore {
         let positions = convert::positions(request.into_inner())?;
         let reader = self.reader.clone();
         let own = blocking(move || reader.nodes(&positions)).await?.map_err(|error| status(&error))?;
-        let nodes = own.nodes.iter().map(|children| children.as_deref().into()).collect();
+        let nodes = own.nodes.iter().map(Into::into).collect();
         Ok(Response::new(wire::NodesResponse { epoch: own.epoch.0, nodes }))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lattice_core::coordinator::Clock as Judgement;
 use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, Key, NodeId};
 use lattice_core::pull::MergeCounts;
-use lattice_core::tree::{FANOUT, Position, Summary};
+use lattice_core::tree::{Node, Position};
 use lattice_proto::convert::{self, Damaged, Invalid, Seals};
 use lattice_proto::store::v1 as wire;
 use lattice_proto::store::v1::state_store_client::StateStoreClient;
@@ -81,18 +81,16 @@ impl Store {
         })
     }
 
-    /// Our own tree at `positions`, in that order: sixteen children where an inner node is.
-    pub(crate) async fn nodes(
-        &self,
-        positions: &[Position],
-    ) -> Result<Vec<Option<Box<[Summary; FANOUT]>>>, Error> {
+    /// Our own tree at `positions`, in that order.
+    pub(crate) async fn nodes(&self, positions: &[Position]) -> Result<Vec<Node>, Error> {
         let request = wire::NodesRequest { positions: positions.iter().map(Into::into).collect() };
         let answer = self.calls.clone().nodes(request).await?.into_inner();
         if answer.nodes.len() != positions.len() {
             let problem = format!("has {} items for {} positions", answer.nodes.len(), positions.len());
             return Err(Invalid::new("nodes", problem).into());
         }
-        Ok(answer.nodes.into_iter().map(convert::own_node).collect::<Result<_, _>>()?)
+        let own = positions.iter().zip(answer.nodes);
+        Ok(own.map(|(position, node)| convert::own_node(position, node)).collect::<Result<_, _>>()?)
     }
 
     pub(crate) async fn compare(&self, heads: &[EntryHead]) -> Result<Compared, Error> {

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use lattice_core::exchange::{Answer, PageBucket, Reason, Refusal, Response, Shape};
-use lattice_core::model::{Content, Digest, Entry, Epoch, Hlc, Key, NodeId, Version};
+use lattice_core::model::{Content, Digest, Entry, Epoch, Version};
 use lattice_core::seal::{Root, Seal};
 use lattice_core::signed::{Context, Signed, SignedSeal};
 use lattice_core::time::WallTime;
@@ -29,8 +29,16 @@ pub enum Lie {
     ChangedDigest,
     /// A child of an inner node holds more than it does.
     ChangedCount,
-    /// A bucket's entry has a newer version.
+    /// A bucket's entry has a newer version, of which only the head is told.
     ChangedHead,
+    /// A page leaves out an entry.
+    LeftOutEntry,
+    /// A page says that its bucket holds whatever the asker knows, and nothing else.
+    SaidKnown,
+    /// A bucket is said to be where an inner node is.
+    SaidBucket,
+    /// An inner node above the pages holds more than it does.
+    ChangedChain,
     /// The seal of an answer has another root.
     ChangedSeal,
     /// The seal of an answer is of an earlier epoch.
@@ -63,12 +71,16 @@ pub enum Lie {
 
 impl Lie {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::ChangedValue,
         Self::InventedEntry,
         Self::ChangedDigest,
         Self::ChangedCount,
         Self::ChangedHead,
+        Self::LeftOutEntry,
+        Self::SaidKnown,
+        Self::SaidBucket,
+        Self::ChangedChain,
         Self::ChangedSeal,
         Self::OldSeal,
         Self::ChangedAnnouncement,
@@ -213,9 +225,13 @@ impl Liar {
                 true
             }
             Lie::ChangedSeal | Lie::OldSeal => self.seal(lie, &mut response.answer),
-            Lie::ChangedValue => page(lie, &mut response.answer),
-            Lie::InventedEntry => page(lie, &mut response.answer) || node(lie, &mut response.answer),
-            Lie::ChangedDigest | Lie::ChangedCount | Lie::ChangedHead => node(lie, &mut response.answer),
+            Lie::ChangedValue
+            | Lie::InventedEntry
+            | Lie::ChangedHead
+            | Lie::LeftOutEntry
+            | Lie::SaidKnown
+            | Lie::ChangedChain => page(lie, &mut response.answer),
+            Lie::ChangedDigest | Lie::ChangedCount | Lie::SaidBucket => node(lie, &mut response.answer),
             Lie::ChangedAnnouncement | Lie::RepeatedAnnouncement | Lie::FarEpoch => false,
         };
         if !changed {
@@ -253,24 +269,36 @@ impl Liar {
 }
 
 fn page(lie: Lie, answer: &mut Answer) -> bool {
-    let Answer::Fetch { pages, .. } = answer else { return false };
+    let Answer::Fetch { pages, chains, .. } = answer else { return false };
+    if lie == Lie::ChangedChain {
+        chains.branches.iter_mut().for_each(|branch| branch.entries += 1);
+        return !chains.branches.is_empty();
+    }
     for page in pages {
-        let PageBucket::Entries { heads, entries } = &mut page.bucket else { continue };
-        let Some(entry) = entries.last_mut() else { continue };
-        if lie == Lie::ChangedValue {
-            entry.content = Content::Value(Bytes::from_static(b"a lie"));
+        let PageBucket::Entries { known, entries, heads } = &mut page.bucket else { continue };
+        if lie == Lie::SaidKnown && *known != 0 && !entries.is_empty() {
+            entries.clear();
             return true;
         }
-        // Consistent in itself, but under no root.
-        let invented = Entry {
-            version: Version { hlc: entry.version.hlc.next(), writer: entry.version.writer },
-            content: Content::Value(Bytes::from_static(b"a lie")),
-            ..entry.clone()
-        };
-        if let Some(head) = heads.iter_mut().find(|head| **head == entry.head()) {
-            *head = invented.head();
+        let Some(entry) = entries.last_mut() else { continue };
+        match lie {
+            Lie::ChangedValue => entry.content = Content::Value(Bytes::from_static(b"a lie")),
+            // Consistent in itself, but under no root.
+            Lie::InventedEntry => {
+                let version = Version { hlc: entry.version.hlc.next(), writer: entry.version.writer };
+                let content = Content::Value(Bytes::from_static(b"a lie"));
+                *entry = Entry { version, content, ..entry.clone() };
+            }
+            Lie::ChangedHead => {
+                let mut head = entry.head();
+                head.version.hlc = head.version.hlc.next();
+                entries.pop();
+                heads.push(head);
+                heads.sort_by_key(|head| head.key_hash);
+            }
+            Lie::LeftOutEntry => drop(entries.pop()),
+            _ => continue,
         }
-        *entry = invented;
         return true;
     }
     false
@@ -279,27 +307,17 @@ fn page(lie: Lie, answer: &mut Answer) -> bool {
 fn node(lie: Lie, answer: &mut Answer) -> bool {
     let Answer::Walk { nodes, .. } = answer else { return false };
     for node in nodes {
-        match (&mut node.shape, lie) {
-            (Shape::Inner { others, .. }, Lie::ChangedDigest | Lie::ChangedCount) => {
-                let Some(child) = others.iter_mut().find(|child| child.total() > 0) else { continue };
-                match lie {
-                    Lie::ChangedDigest => child.digest.0[7] ^= 1,
-                    _ => child.entries += 1,
-                }
-                return true;
-            }
-            (Shape::Bucket(heads), Lie::ChangedHead) => {
-                let Some(head) = heads.last_mut() else { continue };
-                head.version.hlc = Hlc(head.version.hlc.0 + 1);
-                return true;
-            }
-            (Shape::Bucket(heads), Lie::InventedEntry) => {
-                heads.push(invented(head_writer(heads)).head());
-                heads.sort_by_key(|head| head.key_hash);
-                return true;
-            }
-            _ => {}
+        let Shape::Inner { others, .. } = &mut node.shape else { continue };
+        if lie == Lie::SaidBucket {
+            node.shape = Shape::Bucket;
+            return true;
         }
+        let Some(child) = others.iter_mut().find(|child| child.total() > 0) else { continue };
+        match lie {
+            Lie::ChangedDigest => child.digest.0[7] ^= 1,
+            _ => child.entries += 1,
+        }
+        return true;
     }
     false
 }
@@ -307,18 +325,4 @@ fn node(lie: Lie, answer: &mut Answer) -> bool {
 fn broken(mut signed: Signed) -> Signed {
     signed.signature[3] ^= 1;
     signed
-}
-
-fn head_writer(heads: &[lattice_core::model::EntryHead]) -> NodeId {
-    heads.first().map_or(NodeId([0; 32]), |head| head.version.writer)
-}
-
-/// An entry that no client wrote.
-fn invented(writer: NodeId) -> Entry {
-    Entry {
-        key: Key::try_from("invented").expect("it is short"),
-        version: Version { hlc: Hlc(1), writer },
-        expires: None,
-        content: Content::Value(Bytes::from_static(b"a lie")),
-    }
 }

@@ -15,7 +15,7 @@ use lattice_core::pull::MergeCounts;
 use lattice_core::seal::{Root, Runs};
 use lattice_core::signed::{Signed, SignedAnnouncement};
 use lattice_core::time::WallTime;
-use lattice_core::tree::{FANOUT, Position, Summary};
+use lattice_core::tree::{Node, Position};
 use lattice_proto::codec;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
@@ -324,11 +324,11 @@ impl Replica {
         self.engine.recovered(incarnation).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Our own inner nodes at some positions.
+    /// Our own tree at some positions.
     ///
     /// # Errors
     /// What the engine says.
-    pub fn own_nodes(&self, positions: &[Position]) -> Result<Vec<Option<Box<[Summary; FANOUT]>>>, String> {
+    pub fn own_nodes(&self, positions: &[Position]) -> Result<Vec<Node>, String> {
         Ok(self.reader.nodes(positions).map_err(|error| error.to_string())?.nodes)
     }
 

@@ -229,7 +229,8 @@ fn ended(effects: &[Effect]) -> Vec<(NodeId, Outcome)> {
 
 /// The question that a pull asks last, after our own node at the root was read.
 fn question(bench: &mut Bench, id: pull::Id) -> (u64, Route, crate::exchange::Request) {
-    let effects = bench.hear(Event::Pull { id, event: pull::Event::LocalNodes(vec![None]) });
+    let effects = bench
+        .hear(Event::Pull { id, event: pull::Event::LocalNodes(vec![crate::tree::Node::empty_bucket()]) });
     let ask = effects.into_iter().find_map(|effect| match effect {
         Effect::Exchange { number, route, request, .. } => Some((number, route, request)),
         _ => None,
@@ -627,7 +628,7 @@ fn questions_wait_until_what_pulls_cost_is_paid_off() {
     let traffic = Traffic { bytes_in: 2_900_000, bytes_out: 100_000 };
     let reply = pull::Event::Reply { number, incarnation: incarnation(A), response, traffic };
     assert_eq!(asked(&bench.hear(Event::Pull { id: first, event: reply })), [], "nothing is paid off");
-    let read = pull::Event::LocalNodes(vec![None]);
+    let read = pull::Event::LocalNodes(vec![crate::tree::Node::empty_bucket()]);
     assert_eq!(asked(&bench.hear(Event::Pull { id: second, event: read })), [], "one budget for all");
     assert_eq!(asked(&bench.pass(2)), []);
     assert_eq!(asked(&bench.pass(1)), [(first, number + 1), (second, 1)]);
@@ -821,18 +822,29 @@ fn a_healed_pull_is_proved_remembered_and_completed_by_our_next_seal() {
     };
     let signed = Signed::sign(crate::signed::Context::Seal, Bytes::from_static(b"seal"), &key);
     let position = crate::tree::Position::ROOT;
-    let shape = crate::exchange::Shape::of(&tree.node(&position), None);
-    let answer = Answer::Walk {
-        seal: crate::signed::SignedSeal { seal, signed },
-        nodes: vec![crate::exchange::WalkNode { position, chain: None, shape }],
-    };
-    let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
+    let seal = crate::signed::SignedSeal { seal, signed };
+    let node = tree.node(&position);
+    let shape = crate::exchange::Shape::of(&node, None);
+    let nodes = vec![crate::exchange::WalkNode { position, chain: None, shape }];
     let traffic = Traffic { bytes_in: 700, bytes_out: 300 };
-    let reply = pull::Event::Reply { number, incarnation: incarnation(peer), response, traffic };
-    let effects = bench.hear(Event::Pull { id, event: reply });
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Compare { heads, .. } if heads.len() == 3)));
-    let compared = pull::Event::Compared { missing: Vec::new(), ahead: Vec::new() };
-    let effects = bench.hear(Event::Pull { id, event: compared });
+    let reply = |number, answer| {
+        let response = Response { next_challenge: Vec::new(), time: WallTime(0), answer };
+        let event = pull::Event::Reply { number, incarnation: incarnation(peer), response, traffic };
+        Event::Pull { id, event }
+    };
+    let effects = bench.hear(reply(number, Answer::Walk { seal: seal.clone(), nodes }));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::ReadLocalNodes { .. })));
+    // We have it all.
+    let effects = bench.hear(Event::Pull { id, event: pull::Event::LocalNodes(vec![node]) });
+    let number = effects.iter().find_map(|effect| match effect {
+        Effect::Exchange { number, .. } => Some(*number),
+        _ => None,
+    });
+    let bucket =
+        crate::exchange::PageBucket::Entries { known: 0b111, entries: Vec::new(), heads: Vec::new() };
+    let pages = vec![crate::exchange::Page { position, bucket }];
+    let chains = crate::tree::Chains::default();
+    let effects = bench.hear(reply(number.unwrap(), Answer::Fetch { seal, pages, chains }));
     assert_eq!(ended(&effects), [(peer, Outcome::Healed)]);
     let bye = |effect: &Effect| matches!(effect, Effect::Exchange { request, last: true, .. } if request.ask == Ask::Bye);
     assert!(effects.iter().any(bye));
@@ -1120,7 +1132,7 @@ proptest! {
                     let pull = Some(PullPart { id: 9, in_kind: who == 0 });
                     bench.hear(Event::Asked { peer: node, announcement, pull, ended: what > 1, wall })
                 }
-                12 => bench.hear(Event::Pull { id, event: pull::Event::LocalNodes(vec![None]) }),
+                12 => bench.hear(Event::Pull { id, event: pull::Event::LocalNodes(vec![crate::tree::Node::empty_bucket()]) }),
                 13 => bench.pull_fails(id, number, Failure::TimedOut),
                 14 => bench.hear(Event::Reconcile { token: 1, peer: (what > 1).then_some(node) }),
                 15 => bench.hear(Event::SwitchMode([Mode::Auto, Mode::P2p, Mode::Http][usize::from(what % 3)])),

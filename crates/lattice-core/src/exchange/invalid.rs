@@ -36,21 +36,12 @@ pub enum InvalidAnswer {
     /// Another place than the one asked for.
     #[error("position is not the one asked for")]
     Position,
-    /// Entries that are not a leading part of those asked for.
-    #[error("entries[{index}] is not the one asked for")]
-    Unasked {
-        /// Its place in the page.
-        index: usize,
-    },
+    /// A bucket is said to be where more hangs than a bucket holds.
+    #[error("a bucket is said to be where more than 32 entries hang")]
+    NoBucket,
     /// Entries out of order, or one of them twice.
-    #[error("entries[{index}] does not lie after the one before it")]
+    #[error("entries or heads[{index}] does not lie after the one before it")]
     NotAscending {
-        /// Its place in the page.
-        index: usize,
-    },
-    /// An entry that the bucket's heads do not know.
-    #[error("entries[{index}] is not in the bucket")]
-    Unknown {
         /// Its place in the page.
         index: usize,
     },

@@ -1,8 +1,12 @@
 //! What the one who pulls asks, and what the one who serves answers.
 //!
 //! The same questions travel over libp2p and over HTTP, inside signed envelopes ([`crate::signed`]). Serving
-//! is stateless: every answer carries the seal that it stands on, and pages carry the chain of digests from
-//! the root, so that each is provable alone.
+//! is stateless: every answer carries the seal that it stands on, and pages come with the chains of digests from
+//! the root, so that each answer is provable without any other.
+//!
+//! What both have costs as little as can be: the asker names it by digests that are cut short, and the answer says
+//! in a bit whether it is so. A cut digest that begins alike by accident shows at once, since the node does not
+//! rebuild to what was signed.
 
 mod invalid;
 mod page;
@@ -11,15 +15,19 @@ mod walk;
 use crate::model::{Digest, Entry, EntryHead, Epoch, KeyHash};
 use crate::signed::{SignedAnnouncement, SignedSeal};
 use crate::time::WallTime;
-use crate::tree::{Chain, FANOUT, Position, Summary};
+use crate::tree::{BUCKET_ENTRIES_MAX, Chain, Chains, FANOUT, Position, Summary};
 
 pub use invalid::InvalidAnswer;
 pub use walk::Anchor;
 
 /// The most positions in one walk, and buckets in one fetch.
-pub const POSITIONS_MAX: usize = 256;
-/// The most entries asked for in one fetch.
-pub const FETCH_ENTRIES_MAX: usize = 1_024;
+pub const POSITIONS_MAX: usize = 1_024;
+/// The most entries that one fetch asks for by key, and that one answer brings, those of which it only tells the
+/// head included.
+pub const FETCH_ENTRIES_MAX: usize = 4_096;
+/// The longest entry, in encoded bytes, that an answer brings unasked. Of a longer one it tells the head, and the
+/// asker, who may have it already, asks by key.
+pub const INLINE_BYTES_MAX: usize = 4_096;
 /// The most bytes of an answer's entries before the server leaves the rest for the next question. The first
 /// entry is always included, so that any value fits.
 pub const ANSWER_BYTES_MAX: usize = 2 << 20;
@@ -58,11 +66,11 @@ pub enum Ask {
         /// At most [`POSITIONS_MAX`].
         nodes: Vec<WalkAsk>,
     },
-    /// The entries of these buckets, at `epoch` (`None`: your newest seal).
+    /// What these buckets hold that I lack, at `epoch` (`None`: your newest seal).
     Fetch {
         /// The seal that the buckets were learned under.
         epoch: Option<Epoch>,
-        /// At most [`POSITIONS_MAX`], with [`FETCH_ENTRIES_MAX`] entries between them.
+        /// At most [`POSITIONS_MAX`], with [`FETCH_ENTRIES_MAX`] keys between them. None lies below another.
         buckets: Vec<FetchAsk>,
     },
     /// The pull has ended; the one asked may pull in its turn.
@@ -92,8 +100,18 @@ pub struct Digests {
 pub struct FetchAsk {
     /// Where the bucket hangs.
     pub position: Position,
-    /// The entries that the asker lacks, in ascending order.
+    /// What the asker knows of below there: these heads need not be told.
+    pub known: Known,
+    /// Entries that the asker lacks and wants whatever their size, in ascending order. They may be known.
     pub keys: Vec<KeyHash>,
+}
+
+/// The digests of up to [`BUCKET_ENTRIES_MAX`] entries, in order of key hash, truncated to save bytes. A collision
+/// shows as a bucket that does not rebuild; the asker then asks again with whole digests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    width: u8,
+    bytes: Vec<u8>,
 }
 
 /// What a server says to a [`Request`].
@@ -130,6 +148,8 @@ pub enum Answer {
         seal: SignedSeal,
         /// In the order asked, a leading part of it when the answer would grow too large; never empty.
         pages: Vec<Page>,
+        /// From the root down to all of them.
+        chains: Chains,
     },
     /// To a bye.
     Bye,
@@ -158,17 +178,15 @@ pub enum Shape {
         /// The other children, in order.
         others: Vec<Summary>,
     },
-    /// A bucket, or nothing (an empty one): its entries' heads, in order of key hash.
-    Bucket(Vec<EntryHead>),
+    /// A bucket, or nothing (an empty one): what it holds is for a fetch.
+    Bucket,
 }
 
-/// One bucket of a fetch, provable alone.
+/// One bucket of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Where.
     pub position: Position,
-    /// From the root down to here.
-    pub chain: Chain,
     /// What is there.
     pub bucket: PageBucket,
 }
@@ -176,12 +194,15 @@ pub struct Page {
 /// What a page holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PageBucket {
-    /// The bucket's heads, and those of the entries asked for that fit.
+    /// All that the bucket holds, each of it in one of three ways.
     Entries {
-        /// All of the bucket, in order of key hash.
-        heads: Vec<EntryHead>,
-        /// Of the entries asked for, a leading part when the answer would grow too large.
+        /// Bit *i* is set when the *i*th of the entries that the asker knows is in the bucket, and is not among
+        /// `entries`.
+        known: u32,
+        /// Whole, in order of key hash: what the asker does not know, and what it wants.
         entries: Vec<Entry>,
+        /// In order of key hash: what the asker does not know, and what is too long to come unasked.
+        heads: Vec<EntryHead>,
     },
     /// The bucket has split since: an inner node with these children.
     Split(Vec<Summary>),
@@ -219,6 +240,43 @@ pub enum Reason {
     Busy,
     /// The store cannot answer now.
     Unavailable,
+}
+
+impl Known {
+    /// Truncates the digests of `heads`, of which there are at most [`BUCKET_ENTRIES_MAX`], to `width` bytes (1 to
+    /// 32).
+    pub fn truncate(heads: &[EntryHead], width: usize) -> Self {
+        debug_assert!(heads.len() <= BUCKET_ENTRIES_MAX, "a bucket's heads are named");
+        let width = width.clamp(1, Digests::WIDTH_MAX);
+        let bytes = heads.iter().flat_map(|head| head.digest().0.into_iter().take(width)).collect();
+        Self { width: width as u8, bytes }
+    }
+
+    /// Parses digests of `width` bytes each.
+    pub fn parse(width: usize, bytes: &[u8]) -> Option<Self> {
+        if bytes.is_empty() {
+            return Some(Self::default());
+        }
+        let fits = (1..=Digests::WIDTH_MAX).contains(&width) && bytes.len().is_multiple_of(width);
+        (fits && bytes.len() / width <= BUCKET_ENTRIES_MAX)
+            .then(|| Self { width: width as u8, bytes: bytes.to_vec() })
+    }
+
+    /// Bytes per digest; 0 when there is none.
+    pub fn width(&self) -> usize {
+        if self.bytes.is_empty() { 0 } else { usize::from(self.width) }
+    }
+
+    /// All of them, one after the other.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Which of them begins like `digest`; the first of several.
+    pub fn find(&self, digest: &Digest) -> Option<usize> {
+        let width = self.width().max(1);
+        self.bytes.chunks_exact(width).position(|known| *known == digest.0[..width])
+    }
 }
 
 impl Digests {
@@ -262,6 +320,25 @@ mod tests {
     use super::*;
     use crate::tree::Node;
     use crate::tree::fixture::{Tree, golden};
+
+    #[test]
+    fn what_is_known_is_found_by_how_it_begins() {
+        let mut heads = golden(32);
+        heads.sort_by_key(|head| head.key_hash);
+        for width in [4, 32] {
+            let known = Known::truncate(&heads, width);
+            assert_eq!((known.width(), known.as_bytes().len()), (width, 32 * width));
+            assert_eq!(Known::parse(width, known.as_bytes()), Some(known.clone()));
+            assert!(heads.iter().enumerate().all(|(at, head)| known.find(&head.digest()) == Some(at)));
+            assert_eq!(known.find(&Digest([0xab; 32])), None);
+        }
+        let none = Known::truncate(&[], 4);
+        assert_eq!((none.width(), none.find(&heads[0].digest())), (0, None));
+        assert_eq!(Known::parse(0, &[]), Some(Known::default()));
+        for (width, length) in [(0, 4), (4, 6), (33, 33), (4, 33 * 4)] {
+            assert_eq!(Known::parse(width, &vec![0; length]), None, "{width}, {length}");
+        }
+    }
 
     #[test]
     fn digests_are_truncated_and_compared_alike() {

@@ -7,7 +7,7 @@
 //! Whose seal it is, and of which epoch, is for the caller to check.
 
 use super::{Digests, InvalidAnswer, Shape, WalkNode};
-use crate::tree::{FANOUT, Node, Position, Summary, root_of};
+use crate::tree::{BUCKET_ENTRIES_MAX, FANOUT, Node, Position, Summary, root_of};
 
 /// What a node of a walk is checked against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,9 @@ pub enum Anchor<'a> {
 }
 
 impl Shape {
-    /// The server's whole node at `position`, from its answer and what we have there ourselves (`mine`, as
-    /// named in [`super::WalkAsk::mine`]). Checks its form; whether it is the sealed one is [`WalkNode::verify`]'s.
+    /// The server's whole inner node at `position`, from its answer and what we have there ourselves (`mine`, as
+    /// named in [`super::WalkAsk::mine`]); `None` where it says that a bucket is. Checks its form; whether it is the
+    /// sealed one is [`WalkNode::verify`]'s.
     ///
     /// # Errors
     /// [`InvalidAnswer`] when this is no node of a tree.
@@ -29,9 +30,9 @@ impl Shape {
         &self,
         position: &Position,
         mine: Option<&[Summary; FANOUT]>,
-    ) -> Result<Node, InvalidAnswer> {
+    ) -> Result<Option<Node>, InvalidAnswer> {
         match self {
-            Self::Bucket(heads) => Ok(Node::bucket(position, heads.clone())?),
+            Self::Bucket => Ok(None),
             Self::Inner { equal, others } => {
                 if position.depth() == Position::DEPTH_MAX {
                     return Err(InvalidAnswer::TooDeep);
@@ -50,7 +51,7 @@ impl Shape {
                     };
                     children.push(*child);
                 }
-                Ok(Node::inner(children)?)
+                Ok(Some(Node::inner(children)?))
             }
         }
     }
@@ -58,7 +59,7 @@ impl Shape {
     /// What a server answers of `node` to an asker who has `theirs` there.
     pub fn of(node: &Node, theirs: Option<&Digests>) -> Self {
         match node {
-            Node::Bucket(heads) => Self::Bucket(heads.clone()),
+            Node::Bucket(_) => Self::Bucket,
             Node::Inner(children) => {
                 let mut equal = 0;
                 let mut others = Vec::new();
@@ -76,8 +77,8 @@ impl Shape {
 }
 
 impl WalkNode {
-    /// The server's whole node, proved to hang at its position under the seal; `mine` as in
-    /// [`Shape::rebuild`].
+    /// The server's whole inner node, proved to hang at its position under the seal; `mine` as in
+    /// [`Shape::rebuild`]. `None` where it says that a bucket is: of that, a fetch brings the proof.
     ///
     /// # Errors
     /// [`InvalidAnswer`] when it is no node, or not the sealed one.
@@ -85,8 +86,14 @@ impl WalkNode {
         &self,
         mine: Option<&[Summary; FANOUT]>,
         anchor: Anchor<'_>,
-    ) -> Result<Node, InvalidAnswer> {
-        let node = self.shape.rebuild(&self.position, mine)?;
+    ) -> Result<Option<Node>, InvalidAnswer> {
+        let Some(node) = self.shape.rebuild(&self.position, mine)? else {
+            return if anchor.may_be_bucket(&self.position) {
+                Ok(None)
+            } else {
+                Err(InvalidAnswer::NoBucket)
+            };
+        };
         let summary = node.summary();
         match (anchor, &self.chain) {
             (Anchor::Parent(parent), None) if summary == *parent => {}
@@ -101,7 +108,17 @@ impl WalkNode {
                 return Err(InvalidAnswer::ChainPresence);
             }
         }
-        Ok(node)
+        Ok(Some(node))
+    }
+}
+
+impl Anchor<'_> {
+    /// Whether a bucket at `position` would not contradict what is known of it.
+    fn may_be_bucket(&self, position: &Position) -> bool {
+        match self {
+            Self::Parent(known) => known.total() <= BUCKET_ENTRIES_MAX as u64,
+            Self::Root(root) => *position != Position::ROOT || root.total() <= BUCKET_ENTRIES_MAX as u64,
+        }
     }
 }
 
@@ -114,7 +131,7 @@ mod tests {
     use super::*;
     use crate::model::KeyHash;
     use crate::tree::fixture::{Tree, arb_heads, golden, head};
-    use crate::tree::{BUCKET_ENTRIES_MAX, InvalidChain, InvalidNode};
+    use crate::tree::{InvalidChain, InvalidNode};
 
     fn children(node: &Node) -> Option<&[Summary; FANOUT]> {
         match node {
@@ -151,7 +168,7 @@ mod tests {
                 other => other,
             }
             .unwrap();
-            match &node {
+            match &node.unwrap_or_else(|| server.node(&position)) {
                 Node::Bucket(heads) => {
                     lacking.extend(
                         heads
@@ -182,10 +199,10 @@ mod tests {
         let rebuild = |equal, others: &[Summary], mine| {
             Shape::Inner { equal, others: others.to_vec() }.rebuild(&root, mine)
         };
-        assert_eq!(rebuild(0, mine, None), Ok(node.clone()));
-        assert_eq!(rebuild(0xffff, &[], Some(mine)), Ok(node.clone()));
-        assert_eq!(rebuild(0xfffe, &mine[..1], Some(mine)), Ok(node.clone()));
-        assert_eq!(rebuild(0x7fff, &mine[15..], Some(mine)), Ok(node.clone()));
+        assert_eq!(rebuild(0, mine, None), Ok(Some(node.clone())));
+        assert_eq!(rebuild(0xffff, &[], Some(mine)), Ok(Some(node.clone())));
+        assert_eq!(rebuild(0xfffe, &mine[..1], Some(mine)), Ok(Some(node.clone())));
+        assert_eq!(rebuild(0x7fff, &mine[15..], Some(mine)), Ok(Some(node.clone())));
 
         let count = |count, expected| Err(InvalidAnswer::Children { count, expected });
         assert_eq!(rebuild(0, &mine[..15], None), count(15, 16));
@@ -196,21 +213,18 @@ mod tests {
         let deepest = Position::towards(&head(1, 1).key_hash, Position::DEPTH_MAX);
         let inner = Shape::Inner { equal: 0, others: mine.to_vec() };
         assert_eq!(inner.rebuild(&deepest, None), Err(InvalidAnswer::TooDeep));
-        assert_eq!(
-            Shape::Bucket(golden(33)).rebuild(&root, None),
-            Err(InvalidAnswer::Node(InvalidNode::TooMany { count: BUCKET_ENTRIES_MAX + 1 }))
-        );
+        assert_eq!(Shape::Bucket.rebuild(&root, None), Ok(None));
     }
 
     #[test]
     fn a_walk_node_is_checked_against_its_anchor() {
-        let tree = Tree::of(golden(300));
+        let tree = Tree::of(golden(2_000));
         let root = tree.root.unwrap();
         let top = tree.node(&Position::ROOT);
         let place = Position::ROOT.child(4).unwrap();
         let summary = children(&top).unwrap()[4];
         let other = children(&top).unwrap()[5];
-        let node = Ok(tree.node(&place));
+        let node = Ok(Some(tree.node(&place)));
         let [bare, chained] = [false, true].map(|chain| answer(&tree, place, None, 32, chain));
 
         assert_eq!(bare.verify(None, Anchor::Parent(&summary)), node);
@@ -221,9 +235,21 @@ mod tests {
         assert_eq!(chained.verify(None, Anchor::Root(&other)), Err(InvalidAnswer::Chain(InvalidChain::Root)));
         for chain in [false, true] {
             let top_answer = answer(&tree, Position::ROOT, None, 32, chain);
-            assert_eq!(top_answer.verify(None, Anchor::Root(&root)), Ok(top.clone()));
+            assert_eq!(top_answer.verify(None, Anchor::Root(&root)), Ok(Some(top.clone())));
             assert!(top_answer.verify(None, Anchor::Root(&other)).is_err());
         }
+    }
+
+    #[test]
+    fn a_bucket_is_not_believed_where_more_hangs() {
+        let small = Tree::of(golden(20)).root.unwrap();
+        let large = Tree::of(golden(300)).root.unwrap();
+        let at = |position| WalkNode { position, chain: None, shape: Shape::Bucket };
+        let child = Position::ROOT.child(1).unwrap();
+        assert_eq!(at(Position::ROOT).verify(None, Anchor::Root(&small)), Ok(None));
+        assert_eq!(at(Position::ROOT).verify(None, Anchor::Root(&large)), Err(InvalidAnswer::NoBucket));
+        assert_eq!(at(child).verify(None, Anchor::Parent(&small)), Ok(None));
+        assert_eq!(at(child).verify(None, Anchor::Parent(&large)), Err(InvalidAnswer::NoBucket));
     }
 
     proptest! {

@@ -1,166 +1,308 @@
-//! The entries that we lack: which are still to be fetched, and what a page must hold.
+//! The buckets that are fetched: what we say that we have there, and what an answer must hold.
 //!
 //! Entries are never removed from a tree, and versions only grow. So a bucket that was verified under one seal
 //! says what every later page of it, whatever seal that stands on, must hold at least.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::exchange::{Ask, FETCH_ENTRIES_MAX, FetchAsk, POSITIONS_MAX, Page, PageBucket};
+use crate::exchange::{
+    Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, InvalidAnswer, Known, POSITIONS_MAX, Page, PageBucket,
+};
 use crate::model::{Content, Entry, EntryHead, Epoch};
 use crate::seal::Root;
 use crate::time::WallTime;
-use crate::tree::{Node, Position, Summary};
+use crate::tree::{BUCKET_ENTRIES_MAX, Chains, Node, Position, Summary};
 
-use super::walk::{Bucket, judge};
+use super::walk::{DIGEST_WIDTH, Waiting, judge};
 use super::{Failed, Outcome};
 
-/// Entries of one bucket that we lack.
+/// One bucket to be fetched.
 #[derive(Debug)]
-struct Want {
-    position: Position,
-    /// The seal that the bucket was verified under.
-    under: Epoch,
-    /// Ascending by key hash.
-    heads: Vec<EntryHead>,
+struct Item {
+    waiting: Waiting,
+    /// The heads that we say we know: our own there, or the peer's own, once they were verified.
+    known: Vec<EntryHead>,
+    /// Of the peer's own, those that we lack and want whole. Empty when the bucket is asked for first.
+    wanted: Vec<EntryHead>,
 }
 
-/// What is still to be fetched: at most what one walk has found.
+/// Entries of verified buckets that are still to be fetched: at most what one answer has told.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    wants: VecDeque<Want>,
+    items: VecDeque<Item>,
 }
 
-/// One question for entries.
+/// One question for buckets.
 #[derive(Debug)]
 pub(super) struct Fetch {
-    wants: Vec<Want>,
-    under: Epoch,
+    items: Vec<Item>,
+    under: (Option<Epoch>, bool),
 }
 
 /// What an answer brought, all of it verified.
 #[derive(Debug, Default)]
 pub(super) struct Fetched {
     pub(super) entries: Vec<Entry>,
+    /// Buckets of which it told heads.
+    pub(super) told: Vec<Told>,
     /// What hangs below buckets that have split since.
     pub(super) split: Vec<(Position, Summary)>,
+    /// What was not answered, or has to be asked again with whole digests.
+    pub(super) again: Vec<Waiting>,
+    /// How many buckets were answered; all, when that says nothing of how many find room.
+    pub(super) answered: usize,
+}
+
+/// A verified bucket of which an answer has told heads without their entries.
+#[derive(Debug)]
+pub(super) struct Told {
+    waiting: Waiting,
+    /// All of the bucket.
+    bucket: Vec<EntryHead>,
+    /// Those without their entries, ascending.
+    pub(super) heads: Vec<EntryHead>,
 }
 
 impl Wanted {
-    /// Adds of `buckets` the heads at the indexes in `missing`, ascending, counted through all of them.
-    pub(super) fn add(&mut self, buckets: &[Bucket], missing: &[usize]) {
+    /// Adds of `told` the heads at the indexes in `missing`, ascending, counted through all of them.
+    pub(super) fn add(&mut self, told: Vec<Told>, missing: &[usize]) {
         let mut missing = missing.iter().peekable();
         let mut first = 0;
-        for bucket in buckets {
-            let mut heads = Vec::new();
-            while let Some(&index) = missing.next_if(|index| **index < first + bucket.heads.len()) {
+        for Told { waiting, bucket, heads } in told {
+            let mut wanted = Vec::new();
+            while let Some(&index) = missing.next_if(|index| **index < first + heads.len()) {
                 // An index out of order is the store's mistake, and says nothing.
-                heads.extend(index.checked_sub(first).and_then(|index| bucket.heads.get(index)));
+                wanted.extend(index.checked_sub(first).and_then(|index| heads.get(index)));
             }
-            first += bucket.heads.len();
-            if !heads.is_empty() {
-                self.wants.push_back(Want { position: bucket.position, under: bucket.under, heads });
+            first += heads.len();
+            if !wanted.is_empty() {
+                self.items.push_back(Item { waiting, known: bucket, wanted });
             }
         }
     }
 
     /// Takes what the next question asks for: buckets that were verified under one seal.
     pub(super) fn next(&mut self) -> Option<Fetch> {
-        let under = self.wants.front()?.under;
-        let mut fetch = Fetch { wants: Vec::new(), under };
+        let under = self.items.front()?.waiting.under();
+        let mut fetch = Fetch { items: Vec::new(), under };
         let mut room = FETCH_ENTRIES_MAX;
-        while fetch.wants.len() < POSITIONS_MAX {
-            match self.wants.front() {
-                Some(want) if want.under == under && want.heads.len() <= room => room -= want.heads.len(),
-                Some(_) | None => break,
-            }
-            fetch.wants.extend(self.wants.pop_front());
+        while fetch.items.len() < POSITIONS_MAX {
+            let fits = |item: &mut Item| item.waiting.under() == under && item.wanted.len() <= room;
+            let Some(item) = self.items.pop_front_if(fits) else { break };
+            room -= item.wanted.len();
+            fetch.items.push(item);
         }
         Some(fetch)
     }
 
     /// Takes in the answer to a question, which stands on the seal of `epoch` with this `root`; `time` is the
-    /// server's clock. What did not come is wanted still.
+    /// server's clock. Entries that were wanted by name and did not come are wanted still.
     pub(super) fn take(
         &mut self,
         fetch: Fetch,
         epoch: Epoch,
         root: &Root,
-        pages: Vec<Page>,
+        answer: (Vec<Page>, &Chains),
         time: WallTime,
     ) -> Result<Fetched, Failed> {
-        if pages.len() > fetch.wants.len() {
+        let (pages, chains) = answer;
+        let Fetch { items, under: (_, whole) } = fetch;
+        if pages.is_empty() || pages.len() > items.len() {
             return Err(Failed::new(Outcome::Refused, "answered with other buckets than those asked for"));
         }
-        let mut fetched = Fetched::default();
-        let mut left = Vec::new();
-        let mut pages = pages.into_iter();
-        for want in fetch.wants {
-            let Some(page) = pages.next() else {
-                left.push(want);
-                continue;
-            };
-            let judge = |invalid| judge(&want.position, invalid);
-            page.answers(&want.ask()).map_err(judge)?;
-            match (page.verify(root).map_err(judge)?, page.bucket) {
-                (Node::Inner(children), _) => {
-                    let below = children.iter().zip(0_u8..).filter(|(child, _)| child.total() > 0);
-                    let place = |(child, index): (&Summary, u8)| Some((want.position.child(index)?, *child));
-                    fetched.split.extend(below.filter_map(place));
+        let mut fetched = Fetched { answered: pages.len(), ..Fetched::default() };
+        // What is proved of each place, and what was rebuilt there.
+        let mut summaries = BTreeMap::new();
+        let mut rebuilt = Vec::with_capacity(pages.len());
+        let mut items = items.into_iter();
+        for (page, item) in pages.into_iter().zip(items.by_ref()) {
+            let position = item.waiting.position;
+            let judge = |invalid| judge(&position, invalid);
+            page.is_at(&position).map_err(judge)?;
+            // Truncated digests may have begun alike: then it is asked again before the worst is believed.
+            let may_begin_alike = page.takes_known() && !whole;
+            let node = page.rebuild(&item.known);
+            match (item.waiting.known.filter(|known| known.0 == epoch), node) {
+                (Some((_, known)), Ok(node)) if node.summary() == known => {
+                    summaries.insert(position, known);
+                    rebuilt.push((item, page, node, may_begin_alike));
                 }
-                (Node::Bucket(heads), PageBucket::Entries { entries, .. }) => {
-                    want.check(&heads, epoch)?;
-                    check_dropped(&entries, time)?;
-                    let rest = want.heads[entries.len()..].to_vec();
-                    fetched.entries.extend(entries);
-                    if !rest.is_empty() {
-                        left.push(Want { heads: rest, under: epoch, ..want });
-                    }
+                (Some((_, known)), _) if may_begin_alike => {
+                    summaries.insert(position, known);
+                    fetched.again.push(Waiting { whole: true, ..item.waiting });
                 }
-                (Node::Bucket(_), PageBucket::Split(_)) => {
-                    unreachable!("a split page is verified as inner node")
+                (None, Ok(node)) => {
+                    summaries.insert(position, node.summary());
+                    rebuilt.push((item, page, node, may_begin_alike));
                 }
+                (None, Err(_)) if may_begin_alike => {
+                    // Nothing can be proved with a place left out: all of it is asked again.
+                    let asked = rebuilt.into_iter().map(|(item, ..)| item).chain([item]).chain(items);
+                    return Ok(Fetched::again(asked.map(|item| item.waiting), fetched.again));
+                }
+                (Some(_), Ok(_)) => return Err(judge(InvalidAnswer::Digest)),
+                (_, Err(invalid)) => return Err(judge(invalid)),
             }
         }
-        if fetched.entries.is_empty() && fetched.split.is_empty() {
+        if let Err(invalid) = chains.verify(&summaries, root) {
+            if rebuilt
+                .iter()
+                .any(|(item, .., alike)| *alike && item.waiting.known.is_none_or(|known| known.0 != epoch))
+            {
+                let asked = rebuilt.into_iter().map(|(item, ..)| item).chain(items);
+                return Ok(Fetched::again(asked.map(|item| item.waiting), fetched.again));
+            }
+            let first = summaries.keys().next().copied().unwrap_or(Position::ROOT);
+            return Err(judge(&first, invalid.into()));
+        }
+        let mut left = Vec::new();
+        for (item, page, node, _) in rebuilt {
+            left.extend(fetched.take(item, page, node, epoch, time)?);
+        }
+        let progress = fetched.entries.len() + fetched.split.len() + fetched.told.len() + fetched.again.len();
+        if progress == 0 && !left.is_empty() {
             return Err(Failed::new(Outcome::Refused, "answered with none of the entries asked for"));
         }
-        for want in left.into_iter().rev() {
-            self.wants.push_front(want);
+        for item in items {
+            match item.wanted.is_empty() {
+                true => fetched.again.push(item.waiting),
+                false => left.push(item),
+            }
+        }
+        for item in left.into_iter().rev() {
+            self.items.push_front(item);
         }
         Ok(fetched)
     }
 }
 
+impl Fetched {
+    /// Everything is to be asked again, with whole digests.
+    fn again(asked: impl Iterator<Item = Waiting>, before: Vec<Waiting>) -> Self {
+        let again =
+            before.into_iter().chain(asked).map(|waiting| Waiting { whole: true, ..waiting }).collect();
+        Self { again, answered: usize::MAX, ..Self::default() }
+    }
+
+    /// Takes in one proved page. What is wanted still, if anything.
+    fn take(
+        &mut self,
+        item: Item,
+        page: Page,
+        node: Node,
+        epoch: Epoch,
+        time: WallTime,
+    ) -> Result<Option<Item>, Failed> {
+        let position = item.waiting.position;
+        let summary = node.summary();
+        if let Some((under, before)) = item.waiting.known
+            && summary.total() < before.total()
+        {
+            return Err(lost(&position, epoch, under));
+        }
+        let waiting = Waiting { position, known: Some((epoch, summary)), whole: item.waiting.whole };
+        let (heads, entries, told) = match (node, page.bucket) {
+            (Node::Inner(children), _) => {
+                let below = children.iter().zip(0_u8..).filter(|(child, _)| child.total() > 0);
+                let place = |(child, index): (&Summary, u8)| Some((position.child(index)?, *child));
+                self.split.extend(below.filter_map(place));
+                return Ok(None);
+            }
+            (Node::Bucket(heads), PageBucket::Entries { entries, heads: told, .. }) => (heads, entries, told),
+            (Node::Bucket(_), PageBucket::Split(_)) => unreachable!("a split page is rebuilt as inner node"),
+        };
+        item.check(&heads, epoch)?;
+        check_dropped(&entries, time)?;
+        let came = |head: &EntryHead| {
+            entries.binary_search_by_key(&head.key_hash, |entry| entry.key.hash()).is_ok()
+                || told.iter().any(|told| told.key_hash == head.key_hash)
+        };
+        let rest: Vec<EntryHead> = item.wanted.iter().filter(|head| !came(head)).copied().collect();
+        self.entries.extend(entries);
+        if !told.is_empty() {
+            self.told.push(Told { waiting, bucket: heads.clone(), heads: told });
+        }
+        Ok((!rest.is_empty()).then_some(Item { waiting, known: heads, wanted: rest }))
+    }
+}
+
 impl Fetch {
-    /// The seal that the buckets were verified under.
-    pub(super) fn under(&self) -> Epoch {
-        self.under
+    /// A question for `buckets`, all learned under one seal; what we have there is to be read.
+    pub(super) fn of(buckets: &[Waiting]) -> Option<Self> {
+        let under = buckets.first()?.under();
+        let item = |waiting: &Waiting| Item { waiting: *waiting, known: Vec::new(), wanted: Vec::new() };
+        Some(Self { items: buckets.iter().map(item).collect(), under })
+    }
+
+    /// The places asked for.
+    pub(super) fn positions(&self) -> Vec<Position> {
+        self.items.iter().map(|item| item.waiting.position).collect()
+    }
+
+    /// How many buckets are asked for.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Takes in our own nodes, in the order of [`Self::positions`]. Returns the buckets for which the answer will
+    /// have no room; `None` when the nodes are not as many.
+    pub(super) fn read(&mut self, nodes: Vec<Node>) -> Option<Vec<Waiting>> {
+        if nodes.len() != self.items.len() {
+            return None;
+        }
+        let mut expected = 0;
+        let mut fits = 0;
+        for (item, node) in self.items.iter_mut().zip(nodes) {
+            // Where we have more than a bucket holds, it comes whole.
+            if let Node::Bucket(heads) = node {
+                item.known = heads;
+                item.known.truncate(BUCKET_ENTRIES_MAX);
+            }
+            let theirs = item.waiting.known.map_or(0, |known| known.1.total());
+            expected += theirs.saturating_sub(item.known.len() as u64);
+            fits += usize::from(fits == 0 || expected <= FETCH_ENTRIES_MAX as u64);
+        }
+        Some(self.items.split_off(fits).into_iter().map(|item| item.waiting).collect())
+    }
+
+    /// The seal that the buckets were learned under; `None` for the root.
+    pub(super) fn under(&self) -> Option<Epoch> {
+        self.under.0
     }
 
     /// The question.
     pub(super) fn ask(&self) -> Ask {
-        Ask::Fetch { epoch: Some(self.under), buckets: self.wants.iter().map(Want::ask).collect() }
+        let (epoch, whole) = self.under;
+        Ask::Fetch { epoch, buckets: self.items.iter().map(|item| item.ask(whole)).collect() }
     }
 }
 
-impl Want {
-    fn ask(&self) -> FetchAsk {
-        let keys = self.heads.iter().map(|head| head.key_hash).collect();
-        FetchAsk { position: self.position, keys }
+impl Item {
+    fn ask(&self, whole: bool) -> FetchAsk {
+        let width = if whole { Digests::WIDTH_MAX } else { DIGEST_WIDTH };
+        let keys = self.wanted.iter().map(|head| head.key_hash).collect();
+        FetchAsk { position: self.waiting.position, known: Known::truncate(&self.known, width), keys }
     }
 
     /// Checks that the bucket, as of `epoch`, still holds what it held: each entry, or a newer one of its key.
     fn check(&self, heads: &[EntryHead], epoch: Epoch) -> Result<(), Failed> {
-        for wanted in &self.heads {
+        for wanted in &self.wanted {
             let found = heads.binary_search_by_key(&wanted.key_hash, |head| head.key_hash);
             if !found.is_ok_and(|found| heads[found].dominates(wanted)) {
-                let (position, under) = (self.position, self.under);
-                let detail = format!("at {position}: epoch {epoch} lacks an entry of epoch {under}");
-                return Err(Failed::new(Outcome::Lied, detail));
+                let under = self.under().unwrap_or_default();
+                return Err(lost(&self.waiting.position, epoch, under));
             }
         }
         Ok(())
     }
+
+    fn under(&self) -> Option<Epoch> {
+        self.waiting.known.map(|known| known.0)
+    }
+}
+
+fn lost(position: &Position, epoch: Epoch, under: Epoch) -> Failed {
+    Failed::new(Outcome::Lied, format!("at {position}: epoch {epoch} lacks entries of epoch {under}"))
 }
 
 /// Checks that no value was dropped before it expired, by the server's own clock.

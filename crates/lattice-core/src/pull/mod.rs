@@ -6,9 +6,11 @@
 //! goes on, depth first in batches, so that the memory of a pull is a page and not a state.
 //!
 //! A round is one question to the peer. Per batch of positions: read our own nodes there, ask for what
-//! differs, descend; at buckets compare the heads with our live map, fetch the missing entries, merge, compare
-//! again. When the peer's seal moves out of reach, its answers stand on a newer one with a proof of their own,
-//! and the walk goes on: what pages from successive seals of one incarnation hold dominates the first.
+//! differs, descend. Per batch of buckets: read what we have there, ask for what that lacks, check that all of it
+//! together is the peer's bucket, merge, and compare with our live map what was merged. What is too long to come
+//! unasked is only told at first: it is compared with the live map as well, and fetched by key if it is missing.
+//! When the peer's seal moves out of reach, its answers stand on a newer one with a proof of their own, and the walk
+//! goes on: what pages from successive seals of one incarnation hold dominates the first.
 //!
 //! A repair is a pull of single keys, whose entries are damaged here: it goes down the same tree, by pages that are
 //! verified alike, and proves nothing of what it does not look for.
@@ -26,20 +28,23 @@ mod walk;
 mod tests;
 
 pub use types::{
-    Cause, Config, Dominated, Effect, Ended, Event, Failure, HEADS_MAX, Id, LOST_MAX, Lost, MergeCounts,
-    Outcome, Repaired, Traffic,
+    Cause, Config, Dominated, Effect, Ended, Event, Failure, HEADS_MAX, Id, LOST_MAX, Lost, MERGE_MAX,
+    MergeCounts, Outcome, Repaired, Traffic,
 };
+
+use std::collections::VecDeque;
 
 use crate::exchange::{Answer, Ask, Reason, Refusal, Response};
 use crate::failover::Path;
 use crate::model::{Entry, EntryHead, Incarnation};
 use crate::time::{Monotonic, WallTime};
+use crate::tree::Node;
 
 use asking::Asking;
-use fetch::{Fetch, Wanted};
+use fetch::{Fetch, Told, Wanted};
 use ground::Ground;
 use seek::{Seek, Step};
-use walk::{Children, Frontier, Plan};
+use walk::{Frontier, Plan};
 
 /// The machine.
 #[derive(Debug)]
@@ -73,17 +78,29 @@ enum State {
     Reading(Plan),
     /// The peer was asked a plan's positions.
     Walking(Plan),
-    /// The heads of buckets are being compared with the live map.
-    Comparing(Vec<walk::Bucket>),
-    /// The peer was asked for entries.
+    /// What we have in a fetch's buckets is being read.
+    Opening(Fetch),
+    /// The peer was asked for buckets.
     Fetching(Fetch),
     /// The peer was asked for single keys.
     Seeking(Step),
-    /// The store merges entries with these heads.
-    Merging(Vec<EntryHead>),
-    /// Merged heads are being compared again: does the live map hold them now?
-    Proving(Vec<EntryHead>),
+    /// The store merges what a page brought.
+    Merging(Brought),
+    /// What was merged, and what was only told, is being compared with the live map: does it hold the one, and lack
+    /// the other?
+    Proving(Brought),
     Over,
+}
+
+/// What an answer brought, on its way into the store.
+#[derive(Debug)]
+struct Brought {
+    /// Still to be merged.
+    entries: VecDeque<Entry>,
+    /// Of the entries that are merged or being merged.
+    merged: Vec<EntryHead>,
+    /// What it told without bringing it.
+    told: Vec<Told>,
 }
 
 /// Why a pull cannot go on.
@@ -232,15 +249,22 @@ impl Pull {
                 None => self.end(now, Outcome::Healed, String::new(), effects),
             }
         } else if let Some(fetch) = self.wanted.next() {
-            let ask = fetch.ask();
-            self.state = State::Fetching(fetch);
-            self.ask(now, ask, false, effects);
+            self.fetch(now, fetch, effects);
+        } else if let Some(fetch) = Fetch::of(&self.frontier.buckets()) {
+            effects.push(Effect::ReadLocalNodes(fetch.positions()));
+            self.state = State::Opening(fetch);
         } else if let Some(plan) = self.frontier.next() {
             self.read_or_walk(now, plan, effects);
         } else {
             self.end(now, Outcome::Healed, String::new(), effects);
         }
         Ok(())
+    }
+
+    fn fetch(&mut self, now: Monotonic, fetch: Fetch, effects: &mut Vec<Effect>) {
+        let ask = fetch.ask();
+        self.state = State::Fetching(fetch);
+        self.ask(now, ask, false, effects);
     }
 
     /// Reads our own nodes where the plan still lacks them, else asks the peer.
@@ -281,29 +305,38 @@ impl Pull {
                 let Some((epoch, root)) = self.ground.accept(&self.config, &seal, plan.under())? else {
                     return self.go_on(now, effects);
                 };
-                let buckets = self.frontier.descend(plan, epoch, &root, nodes)?;
-                self.compare(now, buckets, effects)
+                self.frontier.descend(plan, epoch, &root, nodes)?;
+                self.progressed = now;
+                self.go_on(now, effects)
             }
-            (Answer::Fetch { seal, pages }, State::Fetching(fetch)) => {
-                let Some((epoch, root)) = self.ground.accept(&self.config, &seal, Some(fetch.under()))?
-                else {
+            (Answer::Fetch { seal, pages, chains }, State::Fetching(fetch)) => {
+                let Some((epoch, root)) = self.ground.accept(&self.config, &seal, fetch.under())? else {
                     return Err(Failed::new(Outcome::Lied, "the tree has lost everything it held"));
                 };
-                let fetched = self.wanted.take(fetch, epoch, &root, pages, response.time)?;
+                let asked = fetch.len();
+                let fetched = self.wanted.take(fetch, epoch, &root, (pages, &chains), response.time)?;
+                self.frontier.answered(asked, fetched.answered);
                 for (position, summary) in fetched.split {
                     self.frontier.push(position, epoch, summary);
                 }
-                self.merge(now, fetched.entries, effects)
+                self.frontier.put_back(fetched.again.into_iter());
+                self.progressed = now;
+                let (entries, told) = (fetched.entries.into(), fetched.told);
+                self.merge(now, Brought { entries, merged: Vec::new(), told }, effects)
             }
-            (Answer::Fetch { seal, pages }, State::Seeking(step)) => {
+            (Answer::Fetch { seal, pages, chains }, State::Seeking(step)) => {
                 let asked = self.seek.as_ref().and_then(Seek::under);
                 let accepted = self.ground.accept(&self.config, &seal, asked)?;
                 let (Some((epoch, root)), Some(seek)) = (accepted, &mut self.seek) else {
                     return Err(Failed::new(Outcome::Lied, "pages of a tree without anything"));
                 };
                 self.progressed = now;
-                let found = seek.take(step, epoch, &root, pages, response.time)?;
-                self.merge(now, found, effects)
+                let found = seek.take(step, epoch, &root, (pages, &chains), response.time)?;
+                self.merge(
+                    now,
+                    Brought { entries: found.into(), merged: Vec::new(), told: Vec::new() },
+                    effects,
+                )
             }
             (Answer::Refused(Refusal { reason: Reason::Unavailable, .. }), State::Seeking(step)) => {
                 self.seek.as_mut().map_or(Ok(()), |seek| seek.unreadable(step))?;
@@ -339,35 +372,24 @@ impl Pull {
     fn local_nodes(
         &mut self,
         now: Monotonic,
-        nodes: Vec<Option<Children>>,
+        nodes: Vec<Node>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failed> {
+        let other = || Failed::new(Outcome::Lost, "our own store answered another question");
         match std::mem::replace(&mut self.state, State::New) {
             State::Reading(mut plan) => {
                 if !plan.read(nodes) {
-                    return Err(Failed::new(Outcome::Lost, "our own store answered another question"));
+                    return Err(other());
                 }
                 self.read_or_walk(now, plan, effects);
             }
+            State::Opening(mut fetch) => {
+                let later = fetch.read(nodes).ok_or_else(other)?;
+                self.frontier.put_back(later.into_iter());
+                self.fetch(now, fetch, effects);
+            }
             other => self.state = other,
         }
-        Ok(())
-    }
-
-    fn compare(
-        &mut self,
-        now: Monotonic,
-        buckets: Vec<walk::Bucket>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Failed> {
-        if buckets.is_empty() {
-            return self.go_on(now, effects);
-        }
-        self.progressed = now;
-        let heads: Vec<EntryHead> = buckets.iter().flat_map(|bucket| bucket.heads.iter().copied()).collect();
-        debug_assert!(heads.len() <= HEADS_MAX, "a walk is bounded by what one comparison takes");
-        self.state = State::Comparing(buckets);
-        effects.push(Effect::Compare(heads));
         Ok(())
     }
 
@@ -379,26 +401,21 @@ impl Pull {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failed> {
         match std::mem::replace(&mut self.state, State::New) {
-            State::Comparing(buckets) => {
-                let heads: Vec<&EntryHead> = buckets.iter().flat_map(|bucket| &bucket.heads).collect();
+            State::Proving(Brought { merged, told, .. }) => {
+                let heads: Vec<&EntryHead> =
+                    merged.iter().chain(told.iter().flat_map(|told| &told.heads)).collect();
                 for head in ahead.iter().filter_map(|&index| heads.get(index)) {
                     self.note_ahead(head);
+                }
+                let (gone, lacking) =
+                    missing.split_at(missing.partition_point(|index| *index < merged.len()));
+                if gone.iter().any(|index| !ahead.contains(index)) {
+                    return Err(Failed::new(Outcome::NoProgress, "entries were merged, and are not there"));
                 }
                 // What is ahead is not missing: it is fetched once it is due, by a later pull.
-                self.wanted.add(&buckets, missing);
+                let lacking: Vec<usize> = lacking.iter().map(|index| index - merged.len()).collect();
+                self.wanted.add(told, &lacking);
                 self.go_on(now, effects)
-            }
-            State::Proving(heads) => {
-                for head in ahead.iter().filter_map(|&index| heads.get(index)) {
-                    self.note_ahead(head);
-                }
-                match missing.iter().find(|index| !ahead.contains(index)) {
-                    None => self.go_on(now, effects),
-                    Some(_) => {
-                        let detail = "entries were merged, and are not there";
-                        Err(Failed::new(Outcome::NoProgress, detail))
-                    }
-                }
             }
             other => {
                 self.state = other;
@@ -414,18 +431,29 @@ impl Pull {
         self.entries_ahead += 1;
     }
 
+    /// Hands the next entries to the store; when there are no more, proves what became of them. A repair proves
+    /// nothing: the store has told what it mended.
     fn merge(
         &mut self,
         now: Monotonic,
-        entries: Vec<Entry>,
+        mut brought: Brought,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failed> {
-        if entries.is_empty() {
+        if !brought.entries.is_empty() {
+            let batch: Vec<Entry> = brought.entries.drain(..brought.entries.len().min(MERGE_MAX)).collect();
+            brought.merged.extend(batch.iter().map(Entry::head));
+            self.state = State::Merging(brought);
+            effects.push(Effect::Merge(batch));
+            return Ok(());
+        }
+        let told = brought.told.iter().flat_map(|told| &told.heads);
+        let heads: Vec<EntryHead> = brought.merged.iter().chain(told).copied().collect();
+        if heads.is_empty() || self.seek.is_some() {
             return self.go_on(now, effects);
         }
-        self.progressed = now;
-        self.state = State::Merging(entries.iter().map(Entry::head).collect());
-        effects.push(Effect::Merge(entries));
+        debug_assert!(heads.len() <= HEADS_MAX, "an answer is bounded by what one comparison takes");
+        self.state = State::Proving(brought);
+        effects.push(Effect::Compare(heads));
         Ok(())
     }
 
@@ -436,22 +464,20 @@ impl Pull {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failed> {
         match std::mem::replace(&mut self.state, State::New) {
-            State::Merging(heads) => {
+            State::Merging(brought) => {
                 self.entries_merged += counts.merged;
-                if counts.merged + counts.held > 0 {
-                    self.verified_new = true;
-                    self.progressed = now;
-                }
+                self.progressed = now;
+                self.verified_new |= counts.merged + counts.held > 0;
                 if let Some(seek) = &mut self.seek {
-                    seek.merged(&heads, counts.repaired);
-                    return self.go_on(now, effects);
+                    seek.merged(&brought.merged, counts.repaired);
                 }
-                effects.push(Effect::Compare(heads.clone()));
-                self.state = State::Proving(heads);
+                self.merge(now, brought, effects)
             }
-            other => self.state = other,
+            other => {
+                self.state = other;
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn end(&mut self, now: Monotonic, outcome: Outcome, detail: String, effects: &mut Vec<Effect>) {

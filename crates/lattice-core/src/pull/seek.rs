@@ -1,17 +1,19 @@
 //! Looks for single keys in the peer's tree: the way down to each, and its entry at the end.
 //!
 //! That is how damaged entries are mended: roots agree, so that nothing differs and a walk finds nothing. Keys go
-//! down together as long as their way is the same; an answer is a page as any pull fetches, provable alone. What
-//! the peer cannot give is left: a key that it lacks, an older entry than was lost, or one that it cannot read
-//! itself. The last shows only as a refusal of all that was asked for, so less is asked for then.
+//! down together as long as their way is the same; an answer is pages as any pull fetches, provable without any other.
+//! At a bucket nothing is said to be known at first, since what we have there is damaged: its short entries come along,
+//! and from then on its heads are known. What the peer cannot give is left: a key that it lacks, an older entry than
+//! was lost, or one that it cannot read itself. The last shows only as a refusal of all that was asked for, so less is
+//! asked for then.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::exchange::{Ask, FetchAsk, POSITIONS_MAX, Page, PageBucket};
+use crate::exchange::{Ask, Digests, FetchAsk, Known, POSITIONS_MAX, Page, PageBucket};
 use crate::model::{Entry, EntryHead, Epoch, KeyHash};
 use crate::seal::Root;
 use crate::time::WallTime;
-use crate::tree::{Node, Position};
+use crate::tree::{Chains, Node, Position};
 
 use super::fetch::check_dropped;
 use super::walk::judge;
@@ -41,8 +43,8 @@ struct Way {
     position: Position,
     /// Ascending.
     keys: Vec<KeyHash>,
-    /// The peer's bucket there holds all of them.
-    held: bool,
+    /// The peer's bucket there, once it was verified: it holds what mends all of them.
+    bucket: Option<Vec<EntryHead>>,
 }
 
 /// One question.
@@ -59,7 +61,7 @@ impl Seek {
             lost.iter().take(LOST_MAX).map(|lost| (lost.key_hash, lost.head)).collect();
         let keys: Vec<KeyHash> = lost.keys().copied().collect();
         let ways =
-            Some(Way { position: Position::ROOT, keys, held: false }).filter(|way| !way.keys.is_empty());
+            Some(Way { position: Position::ROOT, keys, bucket: None }).filter(|way| !way.keys.is_empty());
         Self {
             sought: lost.len() as u64,
             lost,
@@ -91,14 +93,23 @@ impl Seek {
         self.under
     }
 
-    /// Takes what the next question asks for.
+    /// Takes what the next question asks for: no place lies below another, or the answer could not be proved.
     pub(super) fn next(&mut self) -> Option<Step> {
         let mut ways: Vec<Way> = Vec::new();
         let mut room = self.keys_max;
         while ways.len() < POSITIONS_MAX && room > 0 {
             let Some(mut way) = self.ways.pop_front() else { break };
+            // What came along with others meanwhile is not looked for any more.
+            way.keys.retain(|key| self.lost.contains_key(key));
+            if way.keys.is_empty() {
+                continue;
+            }
+            if ways.iter().any(|other| overlap(&other.position, &way.position)) {
+                self.ways.push_front(way);
+                break;
+            }
             if way.keys.len() > room {
-                let rest = Way { keys: way.keys.split_off(room), ..way };
+                let rest = Way { keys: way.keys.split_off(room), bucket: way.bucket.clone(), ..way };
                 self.ways.push_front(rest);
             }
             room -= way.keys.len();
@@ -114,23 +125,29 @@ impl Seek {
         step: Step,
         epoch: Epoch,
         root: &Root,
-        pages: Vec<Page>,
+        answer: (Vec<Page>, &Chains),
         time: WallTime,
     ) -> Result<Vec<Entry>, Failed> {
+        let (pages, chains) = answer;
         if pages.is_empty() || pages.len() > step.ways.len() {
             return Err(Failed::new(Outcome::Refused, "answered with other buckets than those asked for"));
         }
+        let mut ways = step.ways.into_iter();
+        let mut summaries = BTreeMap::new();
+        let mut rebuilt = Vec::with_capacity(pages.len());
+        for (page, way) in pages.into_iter().zip(ways.by_ref()) {
+            let judge = |invalid| judge(&way.position, invalid);
+            page.is_at(&way.position).map_err(judge)?;
+            let node = page.rebuild(way.bucket.as_deref().unwrap_or_default()).map_err(judge)?;
+            summaries.insert(way.position, node.summary());
+            rebuilt.push((way, page, node));
+        }
+        let first = summaries.keys().next().copied().unwrap_or(Position::ROOT);
+        chains.verify(&summaries, root).map_err(|invalid| judge(&first, invalid.into()))?;
         self.under = Some(epoch);
         let mut found = Vec::new();
-        let mut pages = pages.into_iter();
-        for way in step.ways {
-            let Some(page) = pages.next() else {
-                self.ways.push_back(way);
-                continue;
-            };
-            let judge = |invalid| judge(&way.position, invalid);
-            page.answers(&way.ask()).map_err(judge)?;
-            match (page.verify(root).map_err(judge)?, page.bucket) {
+        for (way, page, node) in rebuilt {
+            match (node, page.bucket) {
                 (Node::Inner(children), _) => {
                     let exists = |index: u8| children[usize::from(index)].total() > 0;
                     self.ways
@@ -138,25 +155,26 @@ impl Seek {
                 }
                 (Node::Bucket(heads), PageBucket::Entries { entries, .. }) => {
                     check_dropped(&entries, time)?;
-                    if way.held && entries.is_empty() {
+                    let came = |key: &KeyHash| entries.iter().any(|entry| entry.key.hash() == *key);
+                    if way.bucket.is_some() && !way.keys.iter().any(came) {
                         return Err(Failed::new(
                             Outcome::Refused,
                             "answered with none of the entries asked for",
                         ));
                     }
-                    let came = entries.len();
-                    let rest = way.keys[came..].iter().copied().filter(|key| self.is_helped(&heads, key));
-                    let rest = Way { keys: rest.collect(), held: true, ..way };
-                    if !rest.keys.is_empty() {
-                        self.ways.push_back(rest);
+                    let rest = way.keys.iter().filter(|key| !came(key) && self.is_helped(&heads, key));
+                    let keys: Vec<KeyHash> = rest.copied().collect();
+                    if !keys.is_empty() {
+                        self.ways.push_back(Way { position: way.position, keys, bucket: Some(heads) });
                     }
                     found.extend(entries.into_iter().filter(|entry| self.is_mended_by(&entry.head())));
                 }
                 (Node::Bucket(_), PageBucket::Split(_)) => {
-                    unreachable!("a split page is verified as inner node")
+                    unreachable!("a split page is rebuilt as inner node")
                 }
             }
         }
+        self.ways.extend(ways);
         Ok(found)
     }
 
@@ -204,7 +222,9 @@ impl Step {
 
 impl Way {
     fn ask(&self) -> FetchAsk {
-        FetchAsk { position: self.position, keys: self.keys.clone() }
+        // Whole digests: none begins like another, so that what does not rebuild is a lie.
+        let known = Known::truncate(self.bucket.as_deref().unwrap_or_default(), Digests::WIDTH_MAX);
+        FetchAsk { position: self.position, known, keys: self.keys.clone() }
     }
 
     /// Where each key is on, below an inner node.
@@ -214,8 +234,14 @@ impl Way {
         for key in &self.keys {
             let position = Position::towards(key, depth + 1);
             let way = below.entry(key.nibble(depth));
-            way.or_insert_with(|| Self { position, keys: Vec::new(), held: false }).keys.push(*key);
+            way.or_insert_with(|| Self { position, keys: Vec::new(), bucket: None }).keys.push(*key);
         }
         below
     }
+}
+
+/// Whether one of two places is the other, or lies below it.
+fn overlap(one: &Position, other: &Position) -> bool {
+    let (upper, lower) = if one.depth() <= other.depth() { (one, other) } else { (other, one) };
+    upper.covers(&lower.first())
 }

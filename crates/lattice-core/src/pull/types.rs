@@ -8,7 +8,7 @@ use crate::failover::Path;
 use crate::model::{Entry, EntryHead, Epoch, Incarnation, KeyHash, NodeId};
 use crate::seal::{Root, Runs};
 use crate::time::{Monotonic, WallTime};
-use crate::tree::{FANOUT, Position, Summary};
+use crate::tree::{Node, Position};
 
 /// Names a pull, on the wire and in the heal history; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,8 +165,9 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
-    /// Our own nodes, in the order asked: sixteen children where an inner node is, else `None`.
-    LocalNodes(Vec<Option<Box<[Summary; FANOUT]>>>),
+    /// Our own nodes, in the order asked: where an inner node is, its children; else the heads that we have below
+    /// there, which are none where we have nothing.
+    LocalNodes(Vec<Node>),
     /// What a comparison with the live map found: indexes into the heads given, ascending.
     Compared {
         /// Heads that the live map does not dominate.
@@ -207,7 +208,7 @@ pub enum Effect {
     ReadLocalNodes(Vec<Position>),
     /// Compare up to [`HEADS_MAX`] heads with the live map.
     Compare(Vec<EntryHead>),
-    /// Merge up to [`crate::exchange::FETCH_ENTRIES_MAX`] verified entries; those of a repair as such.
+    /// Merge up to [`MERGE_MAX`] verified entries; those of a repair as such.
     Merge(Vec<Entry>),
     /// It is over; nothing comes after it.
     Ended(Box<Ended>),
@@ -235,6 +236,9 @@ pub struct Repaired {
     /// What the peer could not give, or was not asked for any more: at most [`LOST_MAX`].
     pub left: Vec<Lost>,
 }
+
+/// The most entries in one merge: the store's other writers wait for it.
+pub const MERGE_MAX: usize = 1_024;
 
 /// The most heads in one comparison.
 pub const HEADS_MAX: usize = 8_192;

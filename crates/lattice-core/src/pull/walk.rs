@@ -1,55 +1,53 @@
 //! The way down: which positions are still to be seen, and what an answer says of them.
 //!
-//! Depth first, in batches. A batch takes positions from the top of a stack, and its differing children go
-//! back on top, so that the stack holds at most the children of one batch for each level. Where our own tree
-//! has inner nodes below a position, those are asked for in the same breath: when only little differs, that
-//! saves every second round, and costs a few bytes where nothing does.
+//! Depth first, in batches. A batch takes inner nodes from the top of a stack, and their differing children go
+//! back on top, so that the stack holds at most the children of one batch for each level. Buckets queue until
+//! there are enough of them for a fetch, or no inner node is left. Where only little differs, our own inner nodes
+//! below a position are asked for in the same breath: that saves every second round for a few bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::exchange::{Anchor, Ask, Digests, InvalidAnswer, POSITIONS_MAX, Shape, WalkAsk, WalkNode};
-use crate::model::{EntryHead, Epoch};
+use crate::model::Epoch;
 use crate::seal::Root;
-use crate::tree::{BUCKET_ENTRIES_MAX, FANOUT, Node, Position, Summary};
+use crate::tree::{BUCKET_ENTRIES_MAX, FANOUT, Node, Position, Summary, root_of};
 
 use super::{Failed, Outcome};
 
 /// The children of one of our own inner nodes.
 pub(super) type Children = Box<[Summary; FANOUT]>;
 
-/// Bytes of each of our digests, unless two began alike: 64 bits make that a matter of bad will.
-const DIGEST_WIDTH: usize = 8;
-/// How many buckets an inner node weighs in a batch: it brings up to sixteen children, which must find room.
-const INNER_WEIGHT: usize = 4;
-/// The most positions asked for ahead of the answer about their parents.
+/// Bytes of each of our digests, unless two began alike: that costs a question, and happens by accident to one
+/// difference in four thousand millions.
+pub(super) const DIGEST_WIDTH: usize = 4;
+/// The most positions asked for ahead of the answer about their parents; where there would be more, none is, since
+/// then what differs is wide.
 const AHEAD_MAX: usize = 64;
-/// The most positions that ever wait: the children of one batch for each level, and those of split buckets.
+/// The most inner nodes that ever wait: the children of one batch for each level, and those of split buckets.
 const WAITING_MAX: usize = (Position::DEPTH_MAX + 1) * POSITIONS_MAX * FANOUT;
-
-/// A bucket of the peer's that differs from ours, verified.
-#[derive(Debug)]
-pub(super) struct Bucket {
-    pub(super) position: Position,
-    /// The seal that it was verified under.
-    pub(super) under: Epoch,
-    pub(super) heads: Vec<EntryHead>,
-}
+/// The most buckets that ever wait: those of one batch, and what was left before it.
+const BUCKETS_MAX: usize = (2 * FANOUT + 1) * POSITIONS_MAX;
 
 /// A position to be seen.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
-    position: Position,
+pub(super) struct Waiting {
+    pub(super) position: Position,
     /// The seal that it was learned under, and what its parent says of it there; `None` for the root, of which
     /// nothing is known at first.
-    known: Option<(Epoch, Summary)>,
+    pub(super) known: Option<(Epoch, Summary)>,
     /// Ask with whole digests: truncated ones did not rebuild.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 /// The positions that are still to be seen.
 #[derive(Debug)]
 pub(super) struct Frontier {
+    /// Inner nodes, the next one last.
     waiting: Vec<Waiting>,
+    /// Buckets.
+    buckets: VecDeque<Waiting>,
+    /// The most buckets in one fetch: as many as the peer answers.
+    fetch_max: usize,
     /// Positions are asked for ahead of their parents' answer.
     ahead: bool,
 }
@@ -76,14 +74,17 @@ struct Item {
 #[derive(Debug)]
 enum Mine {
     Unread,
-    Read(Option<Children>),
+    /// An inner node.
+    Inner(Children),
+    /// A bucket, or nothing.
+    Bucket(Summary),
 }
 
 impl Frontier {
     /// Only the root is to be seen.
     pub(super) fn new() -> Self {
         let root = Waiting { position: Position::ROOT, known: None, whole: false };
-        Self { waiting: vec![root], ahead: true }
+        Self { waiting: vec![root], buckets: VecDeque::new(), fetch_max: POSITIONS_MAX, ahead: true }
     }
 
     /// From now on nothing is asked for ahead.
@@ -93,9 +94,14 @@ impl Frontier {
 
     /// Adds a position whose parent, verified under the seal of `epoch`, says `summary` of it.
     pub(super) fn push(&mut self, position: Position, epoch: Epoch, summary: Summary) {
-        self.waiting.push(Waiting { position, known: Some((epoch, summary)), whole: false });
+        let waiting = Waiting { position, known: Some((epoch, summary)), whole: false };
+        if summary.total() <= BUCKET_ENTRIES_MAX as u64 {
+            self.buckets.push_back(waiting);
+        } else {
+            self.waiting.push(waiting);
+        }
         debug_assert!(
-            self.waiting.len() <= WAITING_MAX,
+            self.waiting.len() <= WAITING_MAX && self.buckets.len() <= BUCKETS_MAX,
             "the frontier is bounded by depth, not by the state"
         );
     }
@@ -103,41 +109,65 @@ impl Frontier {
     /// How many positions wait.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.buckets.len()
+    }
+
+    /// Takes the buckets of the next fetch, all learned under one seal: when there are enough of them for one, or
+    /// nothing is left to be walked. Empty when a walk comes first.
+    pub(super) fn buckets(&mut self) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        if self.buckets.len() < self.fetch_max && !self.waiting.is_empty() {
+            return taken;
+        }
+        let Some(under) = self.buckets.front().map(Waiting::under) else { return taken };
+        while taken.len() < self.fetch_max
+            && let Some(waiting) = self.buckets.pop_front_if(|waiting| waiting.under() == under)
+        {
+            taken.push(waiting);
+        }
+        taken
+    }
+
+    /// Puts back buckets that were not asked for, or not answered.
+    pub(super) fn put_back(&mut self, buckets: impl DoubleEndedIterator<Item = Waiting>) {
+        for waiting in buckets.rev() {
+            self.buckets.push_front(waiting);
+        }
+    }
+
+    /// Of `asked` buckets, `answered` were answered: so many are asked for next time, and carefully more.
+    pub(super) fn answered(&mut self, asked: usize, answered: usize) {
+        self.fetch_max = match answered < asked {
+            true => answered,
+            false => self.fetch_max.max(asked + asked.div_ceil(4)).min(POSITIONS_MAX),
+        };
     }
 
     /// Takes the next batch: positions learned under one seal.
     pub(super) fn next(&mut self) -> Option<Plan> {
         let under = self.waiting.last()?.under();
         let mut items = Vec::new();
-        let mut weight = 0;
-        while let Some(waiting) = self.waiting.pop_if(|waiting| waiting.under() == under) {
-            weight += if waiting.is_bucket() { 1 } else { INNER_WEIGHT };
-            if weight > POSITIONS_MAX {
-                self.waiting.push(waiting);
-                break;
-            }
-            // A bucket is answered with its heads, whatever we have there.
-            let mine = if waiting.is_bucket() { Mine::Read(None) } else { Mine::Unread };
-            items.push(Item { waiting, mine });
+        while items.len() < POSITIONS_MAX
+            && let Some(waiting) = self.waiting.pop_if(|waiting| waiting.under() == under)
+        {
+            items.push(Item { waiting, mine: Mine::Unread });
         }
         let may_plan_ahead = self.ahead && !under.1;
         Some(Plan { ahead_from: items.len(), items, under, may_plan_ahead })
     }
 
-    /// Takes in the answer to a plan, which stands on the seal of `epoch` with this `root`. Returns the
-    /// buckets found; the differing children of inner nodes are waiting from now on.
+    /// Takes in the answer to a plan, which stands on the seal of `epoch` with this `root`: the differing children
+    /// of inner nodes are waiting from now on.
     pub(super) fn descend(
         &mut self,
         plan: Plan,
         epoch: Epoch,
         root: &Root,
         nodes: Vec<WalkNode>,
-    ) -> Result<Vec<Bucket>, Failed> {
+    ) -> Result<(), Failed> {
         if nodes.is_empty() || nodes.len() > plan.items.len() {
             return Err(Failed::new(Outcome::Refused, "answered with other positions than those asked for"));
         }
-        let mut buckets = Vec::new();
         // Of the positions below those verified here, what their parents say.
         let mut below: BTreeMap<Position, Summary> = BTreeMap::new();
         let mut again = Vec::new();
@@ -160,21 +190,21 @@ impl Frontier {
                 Some(parent) if node.chain.is_none() => Anchor::Parent(parent),
                 Some(_) | None => Anchor::Root(root),
             };
-            let mine = match &item.mine {
-                Mine::Read(mine) => mine.as_deref(),
-                Mine::Unread => None,
-            };
+            let mine = item.mine.children();
             let verified = node.verify(mine, anchor);
             if let (Ok(found), Some((under, before))) = (&verified, item.waiting.known)
-                && total(found) < before.total()
+                && found.as_ref().map_or(BUCKET_ENTRIES_MAX as u64, total) < before.total()
             {
                 let detail = format!("at {position}: epoch {epoch} lacks entries of epoch {under}");
                 return Err(Failed::new(Outcome::Lied, detail));
             }
             match verified {
-                Ok(Node::Bucket(heads)) if heads.is_empty() => {}
-                Ok(Node::Bucket(heads)) => buckets.push(Bucket { position, under: epoch, heads }),
-                Ok(Node::Inner(children)) => differing(&position, &children, mine, &mut below),
+                Ok(None | Some(Node::Bucket(_))) if position == Position::ROOT && item.mine.is(root) => {}
+                Ok(None | Some(Node::Bucket(_))) => {
+                    let known = parent.map(|parent| (epoch, parent)).or(item.waiting.known);
+                    self.buckets.push_back(Waiting { position, known, whole: false });
+                }
+                Ok(Some(Node::Inner(children))) => differing(&position, &children, mine, &mut below),
                 Err(_) if may_have_begun_alike(&node.shape, &item) => {
                     let known = parent.map(|parent| (epoch, parent)).or(item.waiting.known);
                     again.push(Waiting { position, known, whole: true });
@@ -185,21 +215,34 @@ impl Frontier {
         // What there was no room for. Of positions asked for ahead, `below` knows whether they matter.
         let unanswered = items.filter(|(index, _)| *index < plan.ahead_from);
         self.waiting.extend(unanswered.map(|(_, item)| item.waiting));
-        for (position, summary) in below.into_iter().rev() {
+        // Inner nodes in reverse, since the next one is last; buckets as they come.
+        let (inner, buckets): (Vec<_>, Vec<_>) =
+            below.into_iter().partition(|(_, summary)| summary.total() > BUCKET_ENTRIES_MAX as u64);
+        for (position, summary) in buckets.into_iter().chain(inner.into_iter().rev()) {
             self.push(position, epoch, summary);
         }
         self.waiting.extend(again);
-        Ok(buckets)
+        Ok(())
     }
 }
 
 impl Waiting {
-    fn under(&self) -> (Option<Epoch>, bool) {
+    pub(super) fn under(&self) -> (Option<Epoch>, bool) {
         (self.known.map(|known| known.0), self.whole)
     }
+}
 
-    fn is_bucket(&self) -> bool {
-        self.known.is_some_and(|known| known.1.total() <= BUCKET_ENTRIES_MAX as u64)
+impl Mine {
+    fn children(&self) -> Option<&[Summary; FANOUT]> {
+        match self {
+            Self::Inner(children) => Some(children),
+            Self::Bucket(_) | Self::Unread => None,
+        }
+    }
+
+    /// Whether all that we have is a bucket, and the tree of `root` is that bucket.
+    fn is(&self, root: &Root) -> bool {
+        matches!(self, Self::Bucket(mine) if root_of(mine).as_ref() == Some(root))
     }
 }
 
@@ -217,11 +260,14 @@ impl Plan {
 
     /// Takes in our own nodes, in the order of [`Self::unread`], and plans ahead below them. False when they
     /// are not as many.
-    pub(super) fn read(&mut self, nodes: Vec<Option<Children>>) -> bool {
+    pub(super) fn read(&mut self, nodes: Vec<Node>) -> bool {
         let mut nodes = nodes.into_iter();
         for item in self.items.iter_mut().filter(|item| matches!(item.mine, Mine::Unread)) {
             let Some(mine) = nodes.next() else { return false };
-            item.mine = Mine::Read(mine);
+            item.mine = match mine {
+                Node::Inner(children) => Mine::Inner(children),
+                bucket @ Node::Bucket(_) => Mine::Bucket(bucket.summary()),
+            };
         }
         if std::mem::take(&mut self.may_plan_ahead) {
             self.plan_ahead();
@@ -234,10 +280,7 @@ impl Plan {
         let width = if self.under.1 { Digests::WIDTH_MAX } else { DIGEST_WIDTH };
         let ask = |item: &Item| WalkAsk {
             position: item.waiting.position,
-            mine: match &item.mine {
-                Mine::Read(Some(mine)) => Some(Digests::truncate(mine, width)),
-                Mine::Read(None) | Mine::Unread => None,
-            },
+            mine: item.mine.children().map(|mine| Digests::truncate(mine, width)),
         };
         Ask::Walk { epoch: self.under.0, nodes: self.items.iter().map(ask).collect() }
     }
@@ -259,14 +302,16 @@ impl Plan {
         let room = AHEAD_MAX.min(POSITIONS_MAX - self.items.len());
         let mut ahead = Vec::new();
         for item in &self.items {
-            let Mine::Read(Some(children)) = &item.mine else { continue };
+            let Some(children) = item.mine.children() else { continue };
             for (index, child) in (0_u8..).zip(children.iter()) {
                 if child.total() > BUCKET_ENTRIES_MAX as u64 {
                     ahead.extend(item.waiting.position.child(index));
                 }
             }
         }
-        ahead.truncate(room);
+        if ahead.len() > room {
+            return;
+        }
         self.items.extend(ahead.into_iter().map(|position| Item {
             waiting: Waiting { position, known: None, whole: false },
             mine: Mine::Unread,
@@ -301,9 +346,9 @@ fn differing(
 fn may_have_begun_alike(shape: &Shape, item: &Item) -> bool {
     let took_ours = match shape {
         Shape::Inner { equal, .. } => *equal != 0,
-        Shape::Bucket(_) => false,
+        Shape::Bucket => false,
     };
-    let cut = matches!(item.mine, Mine::Read(Some(_))) && !item.waiting.whole;
+    let cut = item.mine.children().is_some() && !item.waiting.whole;
     took_ours && cut
 }
 
@@ -314,14 +359,13 @@ pub(super) fn judge(position: &Position, invalid: InvalidAnswer) -> Failed {
         InvalidAnswer::Node(_)
         | InvalidAnswer::Digest
         | InvalidAnswer::Chain(_)
-        | InvalidAnswer::Unknown { .. }
+        | InvalidAnswer::NoBucket
         | InvalidAnswer::Withheld { .. } => Outcome::Lied,
         InvalidAnswer::Children { .. }
         | InvalidAnswer::EqualToNothing
         | InvalidAnswer::TooDeep
         | InvalidAnswer::ChainPresence
         | InvalidAnswer::Position
-        | InvalidAnswer::Unasked { .. }
         | InvalidAnswer::NotAscending { .. } => Outcome::Refused,
     };
     Failed::new(outcome, format!("at {position}: {invalid}"))

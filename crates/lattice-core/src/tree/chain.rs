@@ -40,8 +40,20 @@ pub enum InvalidChain {
         /// The position's depth.
         depth: usize,
     },
-    /// An inner node that holds less than the node below it, or so little that it would be a bucket.
-    #[error("levels[{level}] has counts that cannot be")]
+    /// The branches are not as many as the inner nodes above the positions proved.
+    #[error("chains have {count} branches: these positions take {expected}")]
+    Branches {
+        /// How many there are.
+        count: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A position that lies below another one, which is proved as well.
+    #[error("positions lie below one another")]
+    Overlap,
+    /// An inner node that holds less than what is below it, or so little that it would be a bucket, or whose
+    /// hashes are not as many as they should be.
+    #[error("levels[{level}] has counts or hashes that cannot be")]
     Counts {
         /// Which level.
         level: usize,

@@ -9,6 +9,7 @@
 //! that no node further down ever passes for a root.
 
 mod chain;
+mod chains;
 mod evidence;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -20,6 +21,7 @@ mod summary;
 mod update;
 
 pub use chain::{Chain, InvalidChain, Level, SIBLINGS};
+pub use chains::{Branch, Chains};
 pub use evidence::{Evidence, Neighbour};
 pub use node::{InvalidNode, Node};
 pub use position::{InvalidPosition, Position};

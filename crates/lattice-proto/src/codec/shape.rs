@@ -6,11 +6,11 @@
 //! holds again, element by element.
 
 use lattice_core::exchange::{FETCH_ENTRIES_MAX, POSITIONS_MAX};
-use lattice_core::tree::{BUCKET_ENTRIES_MAX, FANOUT, Position};
+use lattice_core::tree::{FANOUT, Position};
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use super::delta::DELTA_ENTRIES_MAX;
-use crate::convert::Invalid;
+use crate::convert::{BRANCHES_MAX, Invalid};
 
 /// The field numbers down to a repeated message, what errors call it, and how many of them a whole message
 /// holds at most.
@@ -19,16 +19,15 @@ type Bound = (&'static [u32], &'static str, usize);
 const REQUEST: [Bound; 2] =
     [(&[4, 2], "walk.nodes", POSITIONS_MAX), (&[5, 2], "fetch.buckets", POSITIONS_MAX)];
 
-const RESPONSE: [Bound; 9] = [
+const RESPONSE: [Bound; 8] = [
     (&[4, 2], "walk.nodes", POSITIONS_MAX),
     (&[4, 2, 2, 1], "walk.nodes.chain.levels", POSITIONS_MAX * Position::DEPTH_MAX),
     (&[4, 2, 3, 2], "walk.nodes.inner.others", POSITIONS_MAX * FANOUT),
-    (&[4, 2, 4, 1], "walk.nodes.bucket.heads", POSITIONS_MAX * BUCKET_ENTRIES_MAX),
     (&[5, 2], "fetch.pages", POSITIONS_MAX),
-    (&[5, 2, 2, 1], "fetch.pages.chain.levels", POSITIONS_MAX * Position::DEPTH_MAX),
-    (&[5, 2, 3, 1], "fetch.pages.entries.heads", POSITIONS_MAX * BUCKET_ENTRIES_MAX),
-    (&[5, 2, 3, 2], "fetch.pages.entries.entries", FETCH_ENTRIES_MAX),
-    (&[5, 2, 4, 1], "fetch.pages.split.children", POSITIONS_MAX * FANOUT),
+    (&[5, 2, 2, 2], "fetch.pages.entries.entries", FETCH_ENTRIES_MAX),
+    (&[5, 2, 2, 3], "fetch.pages.entries.heads", FETCH_ENTRIES_MAX),
+    (&[5, 2, 3, 1], "fetch.pages.split.children", POSITIONS_MAX * FANOUT),
+    (&[5, 3], "fetch.branches", BRANCHES_MAX),
 ];
 
 const DELTA: [Bound; 1] = [(&[2], "entries", DELTA_ENTRIES_MAX)];

@@ -21,6 +21,7 @@ pub use field::{
     nodes, optional, required, value,
 };
 pub(crate) use field::{challenge, fixed, traceparent};
+pub(crate) use reply::BRANCHES_MAX;
 pub use store::{
     COMPARE_HEADS_MAX, DAMAGED_MAX, Damaged, MERGE_BYTES_MAX, MERGE_ENTRIES_MAX, Seals, compare_heads, merge,
     own_node, positions,

@@ -3,7 +3,7 @@
 use lattice_core::model::{Digest, Incarnation, NodeId};
 use lattice_core::signed::{Announcement, Signed, SignedAnnouncement, SignedSeal};
 use lattice_core::time::WallTime;
-use lattice_core::tree::{Chain, Level, Position, SIBLINGS, Summary};
+use lattice_core::tree::{Branch, Chain, FANOUT, Level, Position, SIBLINGS, Summary};
 
 use super::field::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, NAME_BYTES_MAX, at_most, cluster, epoch_length, incarnation, list,
@@ -129,6 +129,31 @@ impl TryFrom<wire::Level> for Level {
             return Err(Invalid::new("siblings", problem));
         };
         Ok(Self { entries: wire.entries, tombstones: wire.tombstones, siblings: siblings.map(Digest) })
+    }
+}
+
+impl From<&Branch> for wire::Branch {
+    fn from(branch: &Branch) -> Self {
+        let siblings: Vec<u8> = branch.siblings.iter().flat_map(|digest| digest.0).collect();
+        Self { entries: branch.entries, tombstones: branch.tombstones, siblings: siblings.into() }
+    }
+}
+
+impl TryFrom<wire::Branch> for Branch {
+    type Error = Invalid;
+
+    fn try_from(wire: wire::Branch) -> Result<Self, Invalid> {
+        let (digests, rest) = wire.siblings.as_chunks::<32>();
+        if digests.len() >= FANOUT || !rest.is_empty() {
+            let problem = format!(
+                "siblings are at most {} digests of 32 bytes, got {} bytes",
+                FANOUT - 1,
+                wire.siblings.len()
+            );
+            return Err(Invalid::new("siblings", problem));
+        }
+        let siblings = digests.iter().copied().map(Digest).collect();
+        Ok(Self { entries: wire.entries, tombstones: wire.tombstones, siblings })
     }
 }
 

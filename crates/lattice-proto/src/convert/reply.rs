@@ -5,7 +5,7 @@ use lattice_core::exchange::{
 };
 use lattice_core::model::{Entry, EntryHead, Epoch};
 use lattice_core::time::WallTime;
-use lattice_core::tree::{BUCKET_ENTRIES_MAX, FANOUT, Summary};
+use lattice_core::tree::{BUCKET_ENTRIES_MAX, Chains, FANOUT, Position, Summary};
 
 use super::field::{DETAIL_BYTES_MAX, challenge, list, optional, required, some_at_most, text};
 use super::peer::summaries;
@@ -13,6 +13,9 @@ use super::types::bytes_of;
 use super::{InField as _, Invalid};
 use crate::peer::v1 as wire;
 use crate::peer::v1::response::Answer as WireAnswer;
+
+/// The most inner nodes above the pages of an answer.
+pub(crate) const BRANCHES_MAX: usize = POSITIONS_MAX * Position::DEPTH_MAX;
 
 impl From<&Response> for wire::Response {
     fn from(response: &Response) -> Self {
@@ -46,9 +49,10 @@ impl From<&Answer> for WireAnswer {
                 seal: Some(seal.into()),
                 nodes: nodes.iter().map(Into::into).collect(),
             }),
-            Answer::Fetch { seal, pages } => Self::Fetch(wire::FetchAnswer {
+            Answer::Fetch { seal, pages, chains } => Self::Fetch(wire::FetchAnswer {
                 seal: Some(seal.into()),
                 pages: pages.iter().map(Into::into).collect(),
+                branches: chains.branches.iter().map(Into::into).collect(),
             }),
             Answer::Bye => Self::Bye(wire::ByeAnswer {}),
             Answer::Refused(refusal) => Self::Refused(refusal.into()),
@@ -69,7 +73,7 @@ impl TryFrom<WireAnswer> for Answer {
                 some_at_most("walk.nodes", nodes.len(), POSITIONS_MAX)?;
                 Ok(Self::Walk { seal, nodes: list("walk.nodes", nodes, POSITIONS_MAX)? })
             }
-            WireAnswer::Fetch(wire::FetchAnswer { seal, pages }) => {
+            WireAnswer::Fetch(wire::FetchAnswer { seal, pages, branches }) => {
                 let seal = required("fetch.seal", seal)?;
                 some_at_most("fetch.pages", pages.len(), POSITIONS_MAX)?;
                 let pages: Vec<Page> = list("fetch.pages", pages, POSITIONS_MAX)?;
@@ -78,7 +82,8 @@ impl TryFrom<WireAnswer> for Answer {
                     let problem = format!("take at most {FETCH_ENTRIES_MAX} entries together, got {entries}");
                     return Err(Invalid::new("fetch.pages", problem));
                 }
-                Ok(Self::Fetch { seal, pages })
+                let branches = list("fetch.branches", branches, BRANCHES_MAX)?;
+                Ok(Self::Fetch { seal, pages, chains: Chains { branches } })
             }
             WireAnswer::Bye(wire::ByeAnswer {}) => Ok(Self::Bye),
             WireAnswer::Refused(refusal) => {
@@ -88,10 +93,10 @@ impl TryFrom<WireAnswer> for Answer {
     }
 }
 
-/// How many entries a page carries.
+/// How many entries a page carries, those included of which it carries the head.
 fn carried(page: &Page) -> usize {
     match &page.bucket {
-        PageBucket::Entries { entries, .. } => entries.len(),
+        PageBucket::Entries { entries, heads, .. } => entries.len() + heads.len(),
         PageBucket::Split(_) => 0,
     }
 }
@@ -106,9 +111,7 @@ impl From<&WalkNode> for wire::WalkNode {
                 Shape::Inner { equal, others } => {
                     WireShape::Inner(wire::Inner { equal: u32::from(*equal), others: summaries(others) })
                 }
-                Shape::Bucket(heads) => {
-                    WireShape::Bucket(wire::Bucket { heads: heads.iter().map(Into::into).collect() })
-                }
+                Shape::Bucket => WireShape::Bucket(wire::Bucket {}),
             }),
         }
     }
@@ -124,9 +127,7 @@ impl TryFrom<wire::WalkNode> for WalkNode {
             chain: optional("chain", wire.chain)?,
             shape: match wire.shape.ok_or_else(|| Invalid::missing("shape"))? {
                 WireShape::Inner(shape) => inner(shape).in_field("inner")?,
-                WireShape::Bucket(bucket) => {
-                    Shape::Bucket(list("heads", bucket.heads, BUCKET_ENTRIES_MAX).in_field("bucket")?)
-                }
+                WireShape::Bucket(wire::Bucket {}) => Shape::Bucket,
             },
         })
     }
@@ -151,11 +152,11 @@ impl From<&Page> for wire::Page {
         use wire::page::Bucket as WireBucket;
         Self {
             position: Some((&page.position).into()),
-            chain: Some((&page.chain).into()),
             bucket: Some(match &page.bucket {
-                PageBucket::Entries { heads, entries } => WireBucket::Entries(wire::Entries {
-                    heads: heads.iter().map(Into::into).collect(),
+                PageBucket::Entries { known, entries, heads } => WireBucket::Entries(wire::Entries {
+                    known: *known,
                     entries: entries.iter().map(Into::into).collect(),
+                    heads: heads.iter().map(Into::into).collect(),
                 }),
                 PageBucket::Split(children) => {
                     WireBucket::Split(wire::Split { children: summaries(children) })
@@ -172,7 +173,6 @@ impl TryFrom<wire::Page> for Page {
         use wire::page::Bucket as WireBucket;
         Ok(Self {
             position: required("position", wire.position)?,
-            chain: required("chain", wire.chain)?,
             bucket: match wire.bucket.ok_or_else(|| Invalid::missing("bucket"))? {
                 WireBucket::Entries(bucket) => entries(bucket).in_field("entries")?,
                 WireBucket::Split(split) => {
@@ -184,9 +184,16 @@ impl TryFrom<wire::Page> for Page {
 }
 
 fn entries(wire: wire::Entries) -> Result<PageBucket, Invalid> {
+    let known = wire.known;
+    let count = wire.entries.len() + wire.heads.len() + known.count_ones() as usize;
+    if count > BUCKET_ENTRIES_MAX {
+        let problem =
+            format!("holds at most {BUCKET_ENTRIES_MAX} entries, known and told ones included, got {count}");
+        return Err(Invalid::new("", problem));
+    }
+    let entries: Vec<Entry> = list("entries", wire.entries, BUCKET_ENTRIES_MAX)?;
     let heads: Vec<EntryHead> = list("heads", wire.heads, BUCKET_ENTRIES_MAX)?;
-    let entries: Vec<Entry> = list("entries", wire.entries, heads.len())?;
-    Ok(PageBucket::Entries { heads, entries })
+    Ok(PageBucket::Entries { known, entries, heads })
 }
 
 /// All the children of an inner node.

@@ -1,10 +1,10 @@
 //! Requests: what the one who pulls asks.
 
 use lattice_core::exchange::{
-    Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, POSITIONS_MAX, PullPart, Request, WalkAsk,
+    Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, Known, POSITIONS_MAX, PullPart, Request, WalkAsk,
 };
 use lattice_core::model::{Digest, Epoch, KeyHash};
-use lattice_core::tree::FANOUT;
+use lattice_core::tree::{BUCKET_ENTRIES_MAX, FANOUT};
 
 use super::Invalid;
 use super::field::{list, optional, required, some_at_most};
@@ -77,9 +77,9 @@ impl TryFrom<WireAsk> for Ask {
             WireAsk::Fetch(wire::Fetch { epoch, buckets }) => {
                 some_at_most("fetch.buckets", buckets.len(), POSITIONS_MAX)?;
                 let buckets: Vec<FetchAsk> = list("fetch.buckets", buckets, POSITIONS_MAX)?;
-                let entries: usize = buckets.iter().map(|bucket| bucket.keys.len()).sum();
-                if entries > FETCH_ENTRIES_MAX {
-                    let problem = format!("take at most {FETCH_ENTRIES_MAX} entries together, got {entries}");
+                let keys: usize = buckets.iter().map(|bucket| bucket.keys.len()).sum();
+                if keys > FETCH_ENTRIES_MAX {
+                    let problem = format!("take at most {FETCH_ENTRIES_MAX} keys together, got {keys}");
                     return Err(Invalid::new("fetch.buckets", problem));
                 }
                 Ok(Self::Fetch { epoch: epoch.map(Epoch), buckets })
@@ -120,7 +120,13 @@ impl TryFrom<wire::WalkAsk> for WalkAsk {
 impl From<&FetchAsk> for wire::FetchAsk {
     fn from(ask: &FetchAsk) -> Self {
         let hashes: Vec<u8> = ask.keys.iter().flat_map(|key| key.0.0).collect();
-        Self { position: Some((&ask.position).into()), key_hashes: hashes.into() }
+        Self {
+            position: Some((&ask.position).into()),
+            key_hashes: hashes.into(),
+            known: bytes_of(ask.known.as_bytes()),
+            // At most 32.
+            known_width: ask.known.width() as u32,
+        }
     }
 }
 
@@ -138,6 +144,16 @@ impl TryFrom<wire::FetchAsk> for FetchAsk {
             let field = format!("key_hashes[{}]", index + 1);
             return Err(Invalid::new(field, "does not lie after the one before it"));
         }
-        Ok(Self { position, keys: hashes.iter().map(|hash| KeyHash(Digest(*hash))).collect() })
+        let width = wire.known_width;
+        let known = usize::try_from(width).ok().and_then(|width| Known::parse(width, &wire.known));
+        let known = known.ok_or_else(|| {
+            let length = wire.known.len();
+            let problem = format!(
+                "takes at most {BUCKET_ENTRIES_MAX} digests of known_width bytes, 1 to {}, got {length} bytes for a width of {width}",
+                Digests::WIDTH_MAX
+            );
+            Invalid::new("known", problem)
+        })?;
+        Ok(Self { position, known, keys: hashes.iter().map(|hash| KeyHash(Digest(*hash))).collect() })
     }
 }

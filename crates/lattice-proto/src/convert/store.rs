@@ -4,7 +4,7 @@ use lattice_core::exchange::POSITIONS_MAX;
 use lattice_core::model::{Entry, EntryHead, EpochLength, Incarnation, Key, NodeId};
 use lattice_core::seal::Run;
 use lattice_core::signed::SignedSeal;
-use lattice_core::tree::{FANOUT, Position, Summary};
+use lattice_core::tree::{BUCKET_ENTRIES_MAX, Node, Position};
 
 use super::field::{at_most, epoch_length, incarnation, key, list, node, optional};
 use super::peer::summaries;
@@ -14,7 +14,7 @@ use super::{InField as _, Invalid};
 use crate::store::v1 as wire;
 
 /// The most entries of one merge.
-pub const MERGE_ENTRIES_MAX: usize = 1_024;
+pub const MERGE_ENTRIES_MAX: usize = lattice_core::pull::MERGE_MAX;
 /// The most bytes of one merge's entries together.
 pub const MERGE_BYTES_MAX: usize = 4 << 20;
 /// The most heads of one comparison.
@@ -140,23 +140,29 @@ pub fn positions(request: wire::NodesRequest) -> Result<Vec<Position>, Invalid> 
     list("positions", request.positions, POSITIONS_MAX)
 }
 
-/// The children of an inner node here; none when there is no inner node.
-impl From<Option<&[Summary; FANOUT]>> for wire::OwnNode {
-    fn from(node: Option<&[Summary; FANOUT]>) -> Self {
-        Self { children: node.map(|children| summaries(children)).unwrap_or_default() }
+/// What the tree here has at a position.
+impl From<&Node> for wire::OwnNode {
+    fn from(node: &Node) -> Self {
+        match node {
+            Node::Inner(children) => Self { children: summaries(&**children), heads: Vec::new() },
+            Node::Bucket(heads) => {
+                Self { children: Vec::new(), heads: heads.iter().map(Into::into).collect() }
+            }
+        }
     }
 }
 
-/// The children of an inner node here; `None` when there is no inner node.
+/// What the tree here has at `position`: the children of an inner node, or else the heads below there.
 ///
 /// # Errors
-/// [`Invalid`] unless they are sixteen or none.
-pub fn own_node(wire: wire::OwnNode) -> Result<Option<Box<[Summary; FANOUT]>>, Invalid> {
+/// [`Invalid`] unless it is one of the two.
+pub fn own_node(position: &Position, wire: wire::OwnNode) -> Result<Node, Invalid> {
     if wire.children.is_empty() {
-        return Ok(None);
+        let heads = list("heads", wire.heads, BUCKET_ENTRIES_MAX)?;
+        return Node::bucket(position, heads).map_err(|error| Invalid::new("heads", error));
     }
-    let children = children("children", wire.children)?.try_into();
-    Ok(Some(children.expect("an inner node's children were just counted")))
+    at_most("heads", wire.heads.len(), 0)?;
+    Node::inner(children("children", wire.children)?).map_err(|error| Invalid::new("children", error))
 }
 
 /// The heads to compare with the live map.

@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use lattice_core::exchange::{Answer, Ask, Digests, FetchAsk, Page, PageBucket, PullPart, Request, Response};
+use lattice_core::exchange::{
+    Answer, Ask, Digests, FetchAsk, Known, Page, PageBucket, PullPart, Request, Response,
+};
 use lattice_core::exchange::{Shape, WalkAsk, WalkNode};
 use lattice_core::model::{
     Content, Digest, Entry, EntryHead, Epoch, EpochLength, Hlc, Incarnation, Key, NodeId, Version,
@@ -12,7 +14,7 @@ use lattice_core::model::{
 use lattice_core::seal::{Run, Seal};
 use lattice_core::signed::{Announcement, Signed, SignedAnnouncement, SignedSeal};
 use lattice_core::time::WallTime;
-use lattice_core::tree::{Chain, FANOUT, Level, Position, Summary};
+use lattice_core::tree::{Branch, Chain, Chains, FANOUT, Level, Position, Summary};
 use lattice_proto::codec::{self, Header};
 
 /// The key of the one who asks, and writes.
@@ -127,7 +129,11 @@ pub(crate) fn walk_ask() -> WalkAsk {
 }
 
 pub(crate) fn fetch_ask() -> FetchAsk {
-    FetchAsk { position: position(), keys: vec![entry().key.hash()] }
+    FetchAsk {
+        position: position(),
+        known: Known::truncate(&[head(), tombstone().head()], 4),
+        keys: vec![entry().key.hash()],
+    }
 }
 
 pub(crate) fn request(ask: Ask) -> Request {
@@ -148,6 +154,10 @@ pub(crate) fn level() -> Level {
     Level { entries: 300, tombstones: 7, siblings }
 }
 
+pub(crate) fn branch() -> Branch {
+    Branch { entries: 300, tombstones: 7, siblings: vec![Digest([1; 32]), Digest([2; 32])] }
+}
+
 pub(crate) fn chain() -> Chain {
     Chain { levels: vec![level(); 3] }
 }
@@ -158,16 +168,16 @@ pub(crate) fn inner_node() -> WalkNode {
 }
 
 pub(crate) fn bucket_node() -> WalkNode {
-    WalkNode { position: position(), chain: None, shape: Shape::Bucket(vec![head()]) }
+    WalkNode { position: position(), chain: None, shape: Shape::Bucket }
 }
 
 pub(crate) fn entries_page() -> Page {
-    let bucket = PageBucket::Entries { heads: vec![head()], entries: vec![entry()] };
-    Page { position: position(), chain: chain(), bucket }
+    let bucket = PageBucket::Entries { known: 0b10, entries: vec![entry()], heads: vec![head()] };
+    Page { position: position(), bucket }
 }
 
 pub(crate) fn split_page() -> Page {
-    Page { position: position(), chain: chain(), bucket: PageBucket::Split(children().to_vec()) }
+    Page { position: position(), bucket: PageBucket::Split(children().to_vec()) }
 }
 
 pub(crate) fn response(answer: Answer) -> Response {
@@ -179,7 +189,8 @@ pub(crate) fn walk_answer() -> Answer {
 }
 
 pub(crate) fn fetch_answer() -> Answer {
-    Answer::Fetch { seal: signed_seal(), pages: vec![entries_page(), split_page()] }
+    let chains = Chains { branches: vec![branch(); 2] };
+    Answer::Fetch { seal: signed_seal(), pages: vec![entries_page(), split_page()], chains }
 }
 
 pub(crate) fn request_header() -> Header {

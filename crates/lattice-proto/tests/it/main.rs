@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "fixtures and strategies are test code too")]
 
 mod backups;
+mod damage;
 mod fixtures;
 mod golden;
 mod messages;

@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use lattice_core::exchange::{Answer, Ask, Digests, FetchAsk, Page, PageBucket, PullPart, Reason, Refusal};
+use lattice_core::exchange::{
+    Answer, Ask, Digests, FetchAsk, Known, Page, PageBucket, PullPart, Reason, Refusal,
+};
 use lattice_core::exchange::{Request, Response, Shape, WalkAsk, WalkNode};
 use lattice_core::model::{
     Content, Digest, Entry, EntryHead, Epoch, EpochLength, Hlc, Incarnation, Key, KeyHash, NodeId, Version,
@@ -12,7 +14,9 @@ use lattice_core::model::{
 use lattice_core::seal::{RUNS_MAX, Run, Seal};
 use lattice_core::signed::{Announcement, Signed, SignedAnnouncement, SignedSeal};
 use lattice_core::time::WallTime;
-use lattice_core::tree::{BUCKET_ENTRIES_MAX, Chain, FANOUT, Level, Position, SIBLINGS, Summary};
+use lattice_core::tree::{
+    BUCKET_ENTRIES_MAX, Branch, Chain, Chains, FANOUT, Level, Position, SIBLINGS, Summary,
+};
 use lattice_proto::codec;
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -166,8 +170,18 @@ fn walk_ask() -> impl Strategy<Value = WalkAsk> {
 }
 
 fn fetch_ask() -> impl Strategy<Value = FetchAsk> {
-    (position(), btree_set(key_hash(), 0..=8))
-        .prop_map(|(position, keys)| FetchAsk { position, keys: keys.into_iter().collect() })
+    (position(), known(), btree_set(key_hash(), 0..=8)).prop_map(|(position, known, keys)| FetchAsk {
+        position,
+        known,
+        keys: keys.into_iter().collect(),
+    })
+}
+
+fn known() -> impl Strategy<Value = Known> {
+    (vec(head(), 0..=BUCKET_ENTRIES_MAX), 1..=Digests::WIDTH_MAX).prop_map(|(heads, width)| {
+        // Without a head, there is no width to tell.
+        if heads.is_empty() { Known::default() } else { Known::truncate(&heads, width) }
+    })
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -207,7 +221,7 @@ fn shape() -> impl Strategy<Value = Shape> {
             others.truncate(equal.count_zeros() as usize);
             Shape::Inner { equal, others }
         }),
-        vec(head(), 0..=BUCKET_ENTRIES_MAX).prop_map(Shape::Bucket),
+        Just(Shape::Bucket),
     ]
 }
 
@@ -221,21 +235,29 @@ fn walk_node() -> impl Strategy<Value = WalkNode> {
 
 fn page_bucket() -> impl Strategy<Value = PageBucket> {
     prop_oneof![
-        vec((entry(), any::<bool>()), 0..=BUCKET_ENTRIES_MAX).prop_map(|all| {
-            let heads = all.iter().map(|(entry, _)| entry.head()).collect();
-            let asked = all.into_iter().filter(|(_, asked)| *asked);
-            PageBucket::Entries { heads, entries: asked.map(|(entry, _)| entry).collect() }
+        vec((entry(), 0..3_u8), 0..=BUCKET_ENTRIES_MAX).prop_map(|all| {
+            let (mut known, mut entries, mut heads) = (0, Vec::new(), Vec::new());
+            for (index, (entry, way)) in all.into_iter().enumerate() {
+                match way {
+                    0 => known |= 1 << index,
+                    1 => entries.push(entry),
+                    _ => heads.push(entry.head()),
+                }
+            }
+            PageBucket::Entries { known, entries, heads }
         }),
         vec(summary(), FANOUT).prop_map(PageBucket::Split),
     ]
 }
 
 fn page() -> impl Strategy<Value = Page> {
-    (position(), chain(), page_bucket()).prop_map(|(position, chain, bucket)| Page {
-        position,
-        chain,
-        bucket,
-    })
+    (position(), page_bucket()).prop_map(|(position, bucket)| Page { position, bucket })
+}
+
+pub(crate) fn chains() -> impl Strategy<Value = Chains> {
+    let branch = (any::<u64>(), any::<u64>(), vec(digest(), 0..FANOUT))
+        .prop_map(|(entries, tombstones, siblings)| Branch { entries, tombstones, siblings });
+    vec(branch, 0..=6).prop_map(|branches| Chains { branches })
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
@@ -262,7 +284,11 @@ fn answer() -> impl Strategy<Value = Answer> {
             heard_epoch: Epoch(heard_epoch)
         }),
         (seal(), vec(walk_node(), 1..=4)).prop_map(|(seal, nodes)| Answer::Walk { seal, nodes }),
-        (seal(), vec(page(), 1..=4)).prop_map(|(seal, pages)| Answer::Fetch { seal, pages }),
+        (seal(), vec(page(), 1..=4), chains()).prop_map(|(seal, pages, chains)| Answer::Fetch {
+            seal,
+            pages,
+            chains
+        }),
         Just(Answer::Bye),
         refusal().prop_map(Answer::Refused),
     ]

@@ -97,7 +97,7 @@ fn measure(args: &Args, sets: &Sets, server: &mut Server, kind: Kind, differing:
             others::is_bearable(sets, differing).then(|| others::search_tree(sets, &ours)),
         ),
     };
-    let pulled = puller::pull(sets, ours, server)?;
+    let pulled = puller::pull(ours, differing, server)?;
     Ok(Row {
         keys: sets.keys(),
         differing,

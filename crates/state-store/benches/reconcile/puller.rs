@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::replica::Replica;
 use crate::server::{self, CLUSTER, Server};
-use crate::sets::{FIRST, Item, Sets};
+use crate::sets::{FIRST, Item};
 use crate::usage::{Memory, cpu};
 
 /// Which of our stores asks.
@@ -52,17 +52,14 @@ fn key() -> SigningKey {
     SigningKey::from_bytes(&[8; 32])
 }
 
-/// Pulls until everything is healed.
-pub(crate) fn pull(sets: &Sets, ours: Vec<Item>, server: &mut Server) -> Result<Pulled> {
-    let behind =
-        sets.keys() - ours.iter().zip(sets.all()).filter(|(our, their)| *our == their).count() as u64;
-    let behind = behind.min(sets.keys());
+/// Pulls until everything is healed: exactly what differs was merged, and both trees are one.
+pub(crate) fn pull(ours: Vec<Item>, differing: u64, server: &mut Server) -> Result<Pulled> {
     let mut replica = Replica::of(ours.into_iter().map(|item| item.head))?;
     let theirs = server.runs().newest().and_then(|run| run.root);
     let mut asker = Asker::new(server)?;
 
     let mut memory = Memory::new();
-    let (mut time, mut time_server) = (Duration::ZERO, server.cpu);
+    let (mut time, server_before) = (Duration::ZERO, server.cpu);
     let mut pull = Pull::new(Monotonic::ZERO, config(server.runs()));
     let mut events = VecDeque::from([Event::Start]);
     let mut ended: Option<Box<Ended>> = None;
@@ -111,21 +108,16 @@ pub(crate) fn pull(sets: &Sets, ours: Vec<Item>, server: &mut Server) -> Result<
         bail!("the pull ended as {}: {}", ended.outcome, ended.detail);
     }
     let merged = ended.entries_merged;
-    ensure!(merged <= sets.keys() && behind >= merged, "{merged} entries were merged, {behind} differ");
-    ensure!(lattice_root(&replica) == theirs, "the pull ended, and the trees differ");
-    time_server = server.cpu.saturating_sub(time_server);
+    ensure!(merged == differing, "{merged} entries were merged, {differing} differ");
+    ensure!(replica.root() == theirs, "the pull ended, and the trees differ");
     Ok(Pulled {
         bytes_out: total.bytes_out,
         bytes_in: total.bytes_in,
         rounds: ended.rounds,
         cpu: time,
-        cpu_server: time_server,
+        cpu_server: server.cpu.saturating_sub(server_before),
         memory: memory.peak(),
     })
-}
-
-fn lattice_root(replica: &Replica) -> Option<lattice_core::tree::Summary> {
-    replica.root()
 }
 
 /// A signed message as it travels.

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use anyhow::{Context as _, Result};
 use lattice_core::model::{Entry, EntryHead};
 use lattice_core::pull::MergeCounts;
-use lattice_core::tree::{self, FANOUT, Node, Position, Summary};
+use lattice_core::tree::{self, Node, Position, Summary};
 
 /// A tree.
 pub(crate) struct Replica {
@@ -33,13 +33,24 @@ impl Replica {
         self.root
     }
 
-    /// Our own inner nodes.
-    pub(crate) fn own(&self, positions: &[Position]) -> Vec<Option<Box<[Summary; FANOUT]>>> {
-        let own = |position| match self.nodes.get(position) {
-            Some(Node::Inner(children)) => Some(children.clone()),
-            Some(Node::Bucket(_)) | None => None,
-        };
-        positions.iter().map(own).collect()
+    /// What we have at some places: inner nodes, or the heads below.
+    pub(crate) fn own(&self, positions: &[Position]) -> Vec<Node> {
+        positions.iter().map(|position| self.own_at(position)).collect()
+    }
+
+    fn own_at(&self, position: &Position) -> Node {
+        let mut at = *position;
+        loop {
+            match (self.nodes.get(&at), at.parent()) {
+                (Some(node), _) if at == *position => return node.clone(),
+                (Some(Node::Bucket(heads)), _) => {
+                    let below = heads.iter().filter(|head| position.covers(&head.key_hash));
+                    return Node::Bucket(below.copied().collect());
+                }
+                (None, Some(parent)) => at = parent,
+                (Some(Node::Inner(_)), _) | (None, None) => return Node::empty_bucket(),
+            }
+        }
     }
 
     /// Whether an entry, or a newer one of its key, is here.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ed25519_dalek::SigningKey;
-use lattice_core::exchange::FETCH_ENTRIES_MAX;
 use lattice_core::model::{EpochLength, Incarnation, NodeId};
+use lattice_core::pull::MERGE_MAX;
 use lattice_core::seal::Runs;
 use lattice_core::signed::Signed;
 use lattice_core::time::{Monotonic, WallTime};
@@ -55,7 +55,7 @@ impl Server {
         let mut engine = Engine::open(MemoryStorage::new(), settings, key(), incarnations, at(FILLED))?;
         let mut indexes = (0..sets.keys()).peekable();
         while indexes.peek().is_some() {
-            let batch = indexes.by_ref().take(FETCH_ENTRIES_MAX).map(|index| entry(index, 1)).collect();
+            let batch = indexes.by_ref().take(MERGE_MAX).map(|index| entry(index, 1)).collect();
             engine.merge(batch, Origin::Pull, at(FILLED))?;
         }
         engine.seal(at(SEALED))?;

@@ -5,12 +5,13 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use lattice_core::clock::Clock;
 use lattice_core::model::{Entry, EntryHead, Epoch, Hlc, Key};
-use lattice_core::tree::{FANOUT, Node, Position, Summary};
+use lattice_core::tree::{Node, Position};
 
 use super::open::take;
 use super::records::{Kept, Records, parse_kept};
 use super::tree::{Tree, covering};
 use super::{Error, Now, Reader};
+use crate::format::node::KeyedNode;
 use crate::format::{Damaged, keys};
 
 /// How often a read that was overtaken by writes of its key begins anew.
@@ -56,8 +57,8 @@ pub struct Comparison {
 pub struct OwnNodes {
     /// The seal that they stand on; 0 before the first.
     pub epoch: Epoch,
-    /// In the order asked.
-    pub nodes: Vec<Option<Box<[Summary; FANOUT]>>>,
+    /// In the order asked: inner nodes, or else the heads below the positions, as buckets.
+    pub nodes: Vec<Node>,
 }
 
 impl Reader {
@@ -237,21 +238,31 @@ impl Reader {
     pub fn nodes(&self, positions: &[Position]) -> Result<OwnNodes, Error> {
         let view = self.view();
         let Some(newest) = view.newest_run() else {
-            return Ok(OwnNodes { epoch: Epoch(0), nodes: vec![None; positions.len()] });
+            return Ok(OwnNodes { epoch: Epoch(0), nodes: vec![Node::empty_bucket(); positions.len()] });
         };
         let tree = Tree::as_of(&*self.shared.storage, view.generation, newest.run.to);
-        let mut nodes = Vec::with_capacity(positions.len());
-        for position in positions {
-            let node = tree.node(position).map_err(|error| self.suspect_error(error))?;
-            nodes.push(match node {
-                Some((keyed, _)) => match keyed.node {
-                    Node::Inner(children) => Some(children),
-                    Node::Bucket(_) => None,
-                },
-                None => None,
-            });
-        }
+        let own = |position| own_node(&tree, position).map_err(|error| self.suspect_error(error));
+        let nodes = positions.iter().map(own).collect::<Result<_, _>>()?;
         Ok(OwnNodes { epoch: newest.run.to, nodes })
+    }
+}
+
+/// The node at a position; where none is, what a bucket further up holds of it.
+fn own_node(tree: &Tree<'_>, position: &Position) -> Result<Node, Error> {
+    let mut at = *position;
+    loop {
+        match (tree.node(&at)?, at.parent()) {
+            (Some((keyed, _)), _) if at == *position => return Ok(keyed.node),
+            (Some((KeyedNode { node: Node::Bucket(mut heads), .. }, _)), _) => {
+                heads.retain(|head| position.covers(&head.key_hash));
+                return Ok(Node::Bucket(heads));
+            }
+            // Nothing hangs below that child.
+            (Some((KeyedNode { node: Node::Inner(_), .. }, _)), _) | (None, None) => {
+                return Ok(Node::empty_bucket());
+            }
+            (None, Some(parent)) => at = parent,
+        }
     }
 }
 

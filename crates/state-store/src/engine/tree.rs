@@ -19,14 +19,6 @@ pub(crate) struct Tree<'a> {
     as_of: Epoch,
 }
 
-/// What a way down the tree ends in.
-pub(crate) struct Way {
-    /// The children of the inner nodes passed, the topmost first.
-    pub(crate) inner: Vec<[Summary; FANOUT]>,
-    /// What hangs at its end; the empty bucket where nothing does.
-    pub(crate) end: KeyedNode,
-}
-
 /// The way to a key.
 pub(crate) struct KeyPath {
     /// The nodes, the topmost first; the key's bucket last, an empty one where nothing hangs.
@@ -87,22 +79,6 @@ impl<'a> Tree<'a> {
         };
         let (run, _) = record::decode::<record::SealRun>(&at, &framed)?.parse(&at)?;
         Ok(run.root.is_some())
-    }
-
-    /// The way down to `position`. `None` when the tree does not reach as deep: a bucket hangs above it.
-    pub(crate) fn way(&self, position: &Position) -> Result<Option<Way>, Error> {
-        let towards = position.first();
-        let mut inner: Vec<[Summary; FANOUT]> = Vec::with_capacity(position.depth());
-        let mut at = Position::ROOT;
-        loop {
-            let node = self.at(&at, inner.last())?;
-            if at == *position {
-                return Ok(Some(Way { inner, end: node }));
-            }
-            let Node::Inner(children) = node.node else { return Ok(None) };
-            inner.push(*children);
-            at = Position::towards(&towards, at.depth() + 1);
-        }
     }
 
     /// The way to a key, and what the tree holds of it.

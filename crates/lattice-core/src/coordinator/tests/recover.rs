@@ -6,8 +6,8 @@ use super::*;
 use crate::exchange::{Page, PageBucket, Shape, WalkNode};
 use crate::seal::Seal;
 use crate::signed::{Context, SignedSeal};
-use crate::tree::Position;
 use crate::tree::fixture::{Tree, golden};
+use crate::tree::{Chains, Position};
 
 /// A peer with a tree of three entries, that signs its seals.
 struct Peer {
@@ -42,11 +42,17 @@ impl Peer {
     /// Goes through a pull in which nothing is missing.
     fn heal(&self, bench: &mut Bench, id: pull::Id) -> Vec<Effect> {
         let (number, _, _) = question(bench, id);
-        let shape = Shape::of(&self.tree.node(&Position::ROOT), None);
+        let node = self.tree.node(&Position::ROOT);
+        let shape = Shape::of(&node, None);
         let nodes = vec![WalkNode { position: Position::ROOT, chain: None, shape }];
-        let event = self.reply(number, Answer::Walk { seal: self.seal(bench.epoch + 100), nodes });
+        let seal = self.seal(bench.epoch + 100);
+        let event = self.reply(number, Answer::Walk { seal: seal.clone(), nodes });
         bench.hear(Event::Pull { id, event });
-        let event = pull::Event::Compared { missing: Vec::new(), ahead: Vec::new() };
+        let effects = bench.hear(Event::Pull { id, event: pull::Event::LocalNodes(vec![node]) });
+        let Some((_, _, number, Ask::Fetch { .. })) = asks(&effects) else { panic!("{effects:?}") };
+        let bucket = PageBucket::Entries { known: 0b111, entries: Vec::new(), heads: Vec::new() };
+        let pages = vec![Page { position: Position::ROOT, bucket }];
+        let event = self.reply(number, Answer::Fetch { seal, pages, chains: Chains::default() });
         let effects = bench.hear(Event::Pull { id, event });
         assert_eq!(ended(&effects), [(self.node, Outcome::Healed)]);
         effects
@@ -155,11 +161,13 @@ fn damaged_entries_are_looked_for_at_live_peers_that_do_not_recover() {
     assert_eq!((buckets[0].position, &buckets[0].keys), (Position::ROOT, &vec![lost.key_hash]));
 
     let crate::tree::Node::Bucket(heads) = b.tree.node(&Position::ROOT) else { panic!("three are a bucket") };
-    let found = heads.iter().any(|head| *head == entry.head());
-    assert!(found, "the tree has the entry");
-    let bucket = PageBucket::Entries { heads, entries: vec![entry.clone()] };
-    let page = Page { position: Position::ROOT, chain: b.tree.chain(&Position::ROOT), bucket };
-    let event = b.reply(number, Answer::Fetch { seal: b.seal(bench.epoch + 100), pages: vec![page] });
+    let index = heads.iter().position(|head| *head == entry.head()).expect("the tree has the entry");
+    let bucket = PageBucket::of(&heads, &buckets[0].known, vec![(index, entry.clone())]);
+    let page = Page { position: Position::ROOT, bucket };
+    let event = b.reply(
+        number,
+        Answer::Fetch { seal: b.seal(bench.epoch + 100), pages: vec![page], chains: Chains::default() },
+    );
     let effects = bench.hear(Event::Pull { id, event });
     assert!(effects.contains(&Effect::Merge { pull: id, entries: vec![entry], repair: true }));
     let counts = pull::MergeCounts { merged: 1, repaired: 1, ..Default::default() };

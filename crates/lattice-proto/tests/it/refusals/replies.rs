@@ -48,10 +48,10 @@ fn answers_to_a_walk() {
                 },
                 "walk.seal.body: 1025 bytes are too many: it takes at most 1024",
             ),
-            (|wire| nodes_of(wire).clear(), "walk.nodes: takes 1 to 256, got none"),
+            (|wire| nodes_of(wire).clear(), "walk.nodes: takes 1 to 1024, got none"),
             (
-                |wire| *nodes_of(wire) = vec![(&bucket_node()).into(); 257],
-                "walk.nodes: takes at most 256, got 257",
+                |wire| *nodes_of(wire) = vec![(&bucket_node()).into(); 1_025],
+                "walk.nodes: takes at most 1024, got 1025",
             ),
             (|wire| nodes_of(wire)[1].position = None, "walk.nodes[1].position: is missing"),
             (|wire| nodes_of(wire)[1].shape = None, "walk.nodes[1].shape: is missing"),
@@ -68,13 +68,6 @@ fn answers_to_a_walk() {
                 |wire| inner_of(wire).others = vec![(&summary()).into(); 17],
                 "walk.nodes[0].inner.others: takes at most 16, got 17",
             ),
-            (
-                |wire| {
-                    let heads = vec![(&head()).into(); 33];
-                    nodes_of(wire)[1].shape = Some(Shape::Bucket(peer::Bucket { heads }));
-                },
-                "walk.nodes[1].bucket.heads: takes at most 32, got 33",
-            ),
         ],
     );
 }
@@ -82,6 +75,13 @@ fn answers_to_a_walk() {
 fn pages_of(wire: &mut peer::Response) -> &mut Vec<peer::Page> {
     match wire.answer.as_mut() {
         Some(peer::response::Answer::Fetch(fetch)) => &mut fetch.pages,
+        _ => panic!("the fixture answers a fetch"),
+    }
+}
+
+fn branches_of(wire: &mut peer::Response) -> &mut Vec<peer::Branch> {
+    match wire.answer.as_mut() {
+        Some(peer::response::Answer::Fetch(fetch)) => &mut fetch.branches,
         _ => panic!("the fixture answers a fetch"),
     }
 }
@@ -106,35 +106,50 @@ fn answers_to_a_fetch() {
                 },
                 "fetch.seal: is missing",
             ),
-            (|wire| pages_of(wire).clear(), "fetch.pages: takes 1 to 256, got none"),
+            (|wire| pages_of(wire).clear(), "fetch.pages: takes 1 to 1024, got none"),
             (
-                |wire| *pages_of(wire) = vec![(&split_page()).into(); 257],
-                "fetch.pages: takes at most 256, got 257",
+                |wire| *pages_of(wire) = vec![(&split_page()).into(); 1_025],
+                "fetch.pages: takes at most 1024, got 1025",
             ),
             (|wire| pages_of(wire)[0].position = None, "fetch.pages[0].position: is missing"),
-            (|wire| pages_of(wire)[0].chain = None, "fetch.pages[0].chain: is missing"),
             (|wire| pages_of(wire)[0].bucket = None, "fetch.pages[0].bucket: is missing"),
             (
                 |wire| entries_of(wire).entries[0].version.as_mut().unwrap().writer = zeros(31),
                 "fetch.pages[0].entries.entries[0].version.writer: a node is 32 bytes, got 31",
             ),
-            (|wire| entries_of(wire).heads.clear(), "fetch.pages[0].entries.entries: takes at most 0, got 1"),
             (
-                |wire| entries_of(wire).heads = vec![(&head()).into(); 33],
-                "fetch.pages[0].entries.heads: takes at most 32, got 33",
+                |wire| entries_of(wire).heads = vec![(&head()).into(); 31],
+                "fetch.pages[0].entries: holds at most 32 entries, known and told ones included, got 33",
+            ),
+            (
+                |wire| entries_of(wire).heads[0].version = None,
+                "fetch.pages[0].entries.heads[0].version: is missing",
             ),
             (
                 |wire| {
                     let page = peer::Page {
                         bucket: Some(Bucket::Entries(peer::Entries {
-                            heads: vec![(&head()).into(); 32],
-                            entries: vec![(&entry()).into(); 32],
+                            known: 0,
+                            entries: vec![(&entry()).into(); 16],
+                            heads: vec![(&head()).into(); 16],
                         })),
                         ..pages_of(wire)[0].clone()
                     };
-                    *pages_of(wire) = vec![page; 33];
+                    *pages_of(wire) = vec![page; 129];
                 },
-                "fetch.pages: take at most 1024 entries together, got 1056",
+                "fetch.pages: take at most 4096 entries together, got 4128",
+            ),
+            (
+                |wire| branches_of(wire)[1].siblings = zeros(33),
+                "fetch.branches[1].siblings: siblings are at most 15 digests of 32 bytes, got 33 bytes",
+            ),
+            (
+                |wire| branches_of(wire)[0].siblings = zeros(16 * 32),
+                "fetch.branches[0].siblings: siblings are at most 15 digests of 32 bytes, got 512 bytes",
+            ),
+            (
+                |wire| *branches_of(wire) = vec![peer::Branch::default(); 65_537],
+                "fetch.branches: takes at most 65536, got 65537",
             ),
             (
                 |wire| {

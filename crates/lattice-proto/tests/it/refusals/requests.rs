@@ -38,10 +38,10 @@ fn requests_that_walk() {
                 |wire| wire.announcement.as_mut().unwrap().body = zeros(16_385),
                 "announcement.body: 16385 bytes are too many: it takes at most 16384",
             ),
-            (|wire| walk_of(wire).nodes.clear(), "walk.nodes: takes 1 to 256, got none"),
+            (|wire| walk_of(wire).nodes.clear(), "walk.nodes: takes 1 to 1024, got none"),
             (
-                |wire| walk_of(wire).nodes = vec![(&walk_ask()).into(); 257],
-                "walk.nodes: takes at most 256, got 257",
+                |wire| walk_of(wire).nodes = vec![(&walk_ask()).into(); 1_025],
+                "walk.nodes: takes at most 1024, got 1025",
             ),
             (|wire| walk_of(wire).nodes[0].position = None, "walk.nodes[0].position: is missing"),
             (
@@ -61,10 +61,10 @@ fn requests_that_fetch() {
     refuses::<peer::Request, Request>(
         (&fetch()).into(),
         &[
-            (|wire| fetch_of(wire).buckets.clear(), "fetch.buckets: takes 1 to 256, got none"),
+            (|wire| fetch_of(wire).buckets.clear(), "fetch.buckets: takes 1 to 1024, got none"),
             (
-                |wire| fetch_of(wire).buckets = vec![(&fetch_ask()).into(); 257],
-                "fetch.buckets: takes at most 256, got 257",
+                |wire| fetch_of(wire).buckets = vec![(&fetch_ask()).into(); 1_025],
+                "fetch.buckets: takes at most 1024, got 1025",
             ),
             (|wire| fetch_of(wire).buckets[0].position = None, "fetch.buckets[0].position: is missing"),
             (
@@ -76,12 +76,24 @@ fn requests_that_fetch() {
                 "fetch.buckets[0].key_hashes[1]: does not lie after the one before it",
             ),
             (
+                |wire| fetch_of(wire).buckets[0].known = zeros(7),
+                "fetch.buckets[0].known: takes at most 32 digests of known_width bytes, 1 to 32, got 7 bytes for a width of 4",
+            ),
+            (
+                |wire| fetch_of(wire).buckets[0].known = zeros(33 * 4),
+                "fetch.buckets[0].known: takes at most 32 digests of known_width bytes, 1 to 32, got 132 bytes for a width of 4",
+            ),
+            (
+                |wire| fetch_of(wire).buckets[0].known_width = 0,
+                "fetch.buckets[0].known: takes at most 32 digests of known_width bytes, 1 to 32, got 8 bytes for a width of 0",
+            ),
+            (
                 |wire| {
                     let hashes: Vec<u8> =
-                        (0..1_025_u32).flat_map(|i| [&[0; 28][..], &i.to_be_bytes()].concat()).collect();
+                        (0..4_097_u32).flat_map(|i| [&[0; 28][..], &i.to_be_bytes()].concat()).collect();
                     fetch_of(wire).buckets[0].key_hashes = hashes.into();
                 },
-                "fetch.buckets: take at most 1024 entries together, got 1025",
+                "fetch.buckets: take at most 4096 keys together, got 4097",
             ),
         ],
     );

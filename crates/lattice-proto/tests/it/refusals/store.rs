@@ -1,5 +1,6 @@
 //! What is refused of what siblings ask of the store.
 
+use lattice_core::tree::{Node, Position};
 use lattice_proto::convert;
 use lattice_proto::store::v1 as store;
 use lattice_proto::types::v1 as types;
@@ -32,18 +33,31 @@ fn what_siblings_ask_of_the_store() {
     });
     assert!(too_many_bytes.unwrap_err().starts_with("entries: take at most 4194304 bytes together, got"));
 
-    let positions = vec![(&position()).into(); 257];
+    let positions = vec![(&position()).into(); 1_025];
     let error = convert::positions(store::NodesRequest { positions }).unwrap_err();
-    assert_eq!(error.to_string(), "positions: takes at most 256, got 257");
+    assert_eq!(error.to_string(), "positions: takes at most 1024, got 1025");
 
     let heads = vec![(&head()).into(); 8_193];
     let error = convert::compare_heads(store::CompareRequest { heads }).unwrap_err();
     assert_eq!(error.to_string(), "heads: takes at most 8192, got 8193");
 
-    assert_eq!(convert::own_node(Option::<&_>::None.into()), Ok(None));
-    assert_eq!(convert::own_node(Some(&children()).into()), Ok(Some(Box::new(children()))));
-    let error = convert::own_node(store::OwnNode { children: vec![(&summary()).into()] }).unwrap_err();
-    assert_eq!(error.to_string(), "children: an inner node has 16 children, got 1");
+    let head = entry().head();
+    let own = |node: store::OwnNode| {
+        convert::own_node(&Position::ROOT, node).map_err(|invalid| invalid.to_string())
+    };
+    let inner = Node::Inner(Box::new(children()));
+    let bucket = Node::Bucket(vec![head]);
+    for node in [inner.clone(), bucket, Node::empty_bucket()] {
+        assert_eq!(own((&node).into()), Ok(node));
+    }
+    let few = store::OwnNode { children: vec![(&summary()).into()], heads: Vec::new() };
+    assert_eq!(own(few), Err("children: an inner node has 16 children, got 1".into()));
+    let both = store::OwnNode { heads: vec![(&head).into()], ..(&inner).into() };
+    assert_eq!(own(both), Err("heads: takes at most 0, got 1".into()));
+    let many = store::OwnNode { children: Vec::new(), heads: vec![(&head).into(); 33] };
+    assert_eq!(own(many), Err("heads: takes at most 32, got 33".into()));
+    let twice = store::OwnNode { children: Vec::new(), heads: vec![(&head).into(); 2] };
+    assert_eq!(own(twice), Err("heads: heads[1].key_hash does not lie after the one before it".into()));
 
     let error = convert::nodes("nodes", &[zeros(32), zeros(3)], 8).unwrap_err();
     assert_eq!(error.to_string(), "nodes[1]: a node is 32 bytes, got 3");

@@ -101,27 +101,26 @@ fn a_swarm_of_empty_messages_is_refused_before_it_is_decoded() {
     };
     let request = |bytes| malformed(codec::parse_request(bytes).unwrap_err());
     assert_eq!(
-        request(nested(&[4], &[0x12, 0], 257)),
-        "payload.walk.nodes: takes at most 256 in all, got 257"
+        request(nested(&[4], &[0x12, 0], 1_025)),
+        "payload.walk.nodes: takes at most 1024 in all, got 1025"
     );
     assert_eq!(
-        request(nested(&[5], &[0x12, 0], 257)),
-        "payload.fetch.buckets: takes at most 256 in all, got 257"
+        request(nested(&[5], &[0x12, 0], 1_025)),
+        "payload.fetch.buckets: takes at most 1024 in all, got 1025"
     );
     // The same field twice: prost would join them.
-    let twice = [nested(&[4], &[0x12, 0], 200), nested(&[4], &[0x12, 0], 200)].concat();
-    assert_eq!(request(twice.into()), "payload.walk.nodes: takes at most 256 in all, got 400");
+    let twice = [nested(&[4], &[0x12, 0], 700), nested(&[4], &[0x12, 0], 700)].concat();
+    assert_eq!(request(twice.into()), "payload.walk.nodes: takes at most 1024 in all, got 1400");
 
-    let table: [(&[u8], u8, &str, usize); 9] = [
-        (&[4], 2, "walk.nodes", 256),
-        (&[4, 2, 2], 1, "walk.nodes.chain.levels", 16_384),
-        (&[4, 2, 3], 2, "walk.nodes.inner.others", 4_096),
-        (&[4, 2, 4], 1, "walk.nodes.bucket.heads", 8_192),
-        (&[5], 2, "fetch.pages", 256),
-        (&[5, 2, 2], 1, "fetch.pages.chain.levels", 16_384),
-        (&[5, 2, 3], 1, "fetch.pages.entries.heads", 8_192),
-        (&[5, 2, 3], 2, "fetch.pages.entries.entries", 1_024),
-        (&[5, 2, 4], 1, "fetch.pages.split.children", 4_096),
+    let table: [(&[u8], u8, &str, usize); 8] = [
+        (&[4], 2, "walk.nodes", 1_024),
+        (&[4, 2, 2], 1, "walk.nodes.chain.levels", 65_536),
+        (&[4, 2, 3], 2, "walk.nodes.inner.others", 16_384),
+        (&[5], 2, "fetch.pages", 1_024),
+        (&[5, 2, 2], 2, "fetch.pages.entries.entries", 4_096),
+        (&[5, 2, 2], 3, "fetch.pages.entries.heads", 4_096),
+        (&[5, 2, 3], 1, "fetch.pages.split.children", 16_384),
+        (&[5], 3, "fetch.branches", 65_536),
     ];
     for (path, number, field, max) in table {
         let bytes = nested(path, &[number << 3 | 2, 0], max + 1);

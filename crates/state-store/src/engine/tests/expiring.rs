@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lattice_core::exchange::{Answer, Ask, FetchAsk, PageBucket, Reason};
+use lattice_core::exchange::{Answer, Ask, FetchAsk, Known, PageBucket, Reason};
 use lattice_core::model::{Content, Entry, Epoch};
 use lattice_core::time::WallTime;
-use lattice_core::tree::Position;
+use lattice_core::tree::{Node, Position};
 
 use super::fixture::*;
 use super::serving::serve;
@@ -32,16 +32,19 @@ fn without_value(entry: &Entry) -> Entry {
     Entry { content: Content::Dropped { value_digest }, ..entry.clone() }
 }
 
-/// What a peer gets of a key.
+/// What a peer gets of a key, who knows all heads.
 fn fetched(store: &Store, name: &str) -> Answer {
-    let ask = FetchAsk { position: Position::ROOT, keys: vec![key(name).hash()] };
+    let own = store.engine.reader().nodes(&[Position::ROOT]).unwrap();
+    let [Node::Bucket(heads)] = &own.nodes[..] else { panic!("a small store is one bucket") };
+    let known = Known::truncate(heads, 32);
+    let ask = FetchAsk { position: Position::ROOT, known, keys: vec![key(name).hash()] };
     serve(store, &Ask::Fetch { epoch: None, buckets: vec![ask] })
 }
 
 fn entry_in(answer: Answer) -> Entry {
     let Answer::Fetch { mut pages, .. } = answer else { panic!("{answer:?}") };
-    let PageBucket::Entries { mut entries, .. } = pages.remove(0).bucket else { panic!("a bucket") };
-    entries.remove(0)
+    let PageBucket::Entries { entries, .. } = pages.remove(0).bucket else { panic!("a bucket") };
+    entries.into_iter().next().expect("it was brought")
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lattice_core::model::{Entry, Epoch};
-use lattice_core::tree::Position;
+use lattice_core::tree::{Node, Position};
 
 use super::fixture::*;
 use crate::engine::{Error, Page};
@@ -109,15 +109,21 @@ fn a_comparison_tells_what_the_live_map_lacks() {
 fn own_nodes_are_the_sealed_ones() {
     let mut store = Store::new(1);
     let empty = store.engine.reader().nodes(&[Position::ROOT]).unwrap();
-    assert_eq!((empty.epoch, empty.nodes), (Epoch(0), vec![None]));
+    assert_eq!((empty.epoch, empty.nodes), (Epoch(0), vec![Node::empty_bucket()]));
     store.merge((0..100).map(|number| entry(&format!("{number}"), 1, Some("x"))).collect());
     store.seal_through(0);
     let child = Position::ROOT.child(3).unwrap();
-    let own = store.engine.reader().nodes(&[Position::ROOT, child]).unwrap();
+    let below = child.child(7).unwrap();
+    let own = store.engine.reader().nodes(&[Position::ROOT, child, below]).unwrap();
     assert_eq!(own.epoch, Epoch(FIRST));
-    let children = own.nodes[0].as_deref().unwrap();
+    let [Node::Inner(children), Node::Bucket(heads), Node::Bucket(few)] = &own.nodes[..] else {
+        panic!("100 entries are an inner node over buckets: {own:?}")
+    };
     assert_eq!(children.iter().map(|child| child.entries).sum::<u64>(), 100);
-    assert_eq!(own.nodes[1], None);
+    assert_eq!(own.nodes[1].summary(), children[3]);
+    // Below our bucket we have those of its entries that belong there.
+    let expected: Vec<_> = heads.iter().filter(|head| below.covers(&head.key_hash)).copied().collect();
+    assert_eq!(*few, expected);
 }
 
 #[test]

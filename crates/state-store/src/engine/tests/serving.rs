@@ -1,9 +1,12 @@
 //! Answers to peers, checked as a peer would check them.
 
+use std::collections::BTreeMap;
+
 use lattice_core::exchange::{
-    Anchor, Answer, Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, PageBucket, Reason, WalkAsk,
+    Anchor, Answer, Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, Known, POSITIONS_MAX, Page, PageBucket,
+    Reason, WalkAsk,
 };
-use lattice_core::model::{Entry, Epoch, Incarnation, KeyHash};
+use lattice_core::model::{Entry, EntryHead, Epoch, Incarnation, KeyHash};
 use lattice_core::signed::SignedSeal;
 use lattice_core::tree::{FANOUT, Node, Position, Summary};
 
@@ -50,8 +53,8 @@ fn filled(count: usize) -> (Store, Vec<Entry>) {
     (store, entries)
 }
 
-/// Walks a store from its root, checking everything; the entries' key hashes by bucket.
-fn buckets(store: &Store, epoch: u64) -> (SignedSeal, Vec<(Position, Vec<KeyHash>)>) {
+/// Walks a store from its root, checking everything; the places of its buckets.
+fn buckets(store: &Store, epoch: u64) -> (SignedSeal, Vec<Position>) {
     let (seal, nodes) = walk(store, Some(epoch), &[Position::ROOT]);
     let root = seal.seal.root.unwrap();
     let top = nodes[0].verify(None, Anchor::Root(&root)).unwrap();
@@ -59,8 +62,8 @@ fn buckets(store: &Store, epoch: u64) -> (SignedSeal, Vec<(Position, Vec<KeyHash
     let mut found = Vec::new();
     while let Some((position, node)) = todo.pop() {
         match node {
-            Node::Bucket(heads) => found.push((position, heads.iter().map(|head| head.key_hash).collect())),
-            Node::Inner(children) => {
+            None | Some(Node::Bucket(_)) => found.push(position),
+            Some(Node::Inner(children)) => {
                 let places: Vec<(Position, Summary)> = (0u8..)
                     .zip(children.iter())
                     .filter(|(_, child)| child.total() > 0)
@@ -78,37 +81,79 @@ fn buckets(store: &Store, epoch: u64) -> (SignedSeal, Vec<(Position, Vec<KeyHash
     (seal, found)
 }
 
+fn asking(position: Position, keys: &[KeyHash]) -> FetchAsk {
+    FetchAsk { position, known: Known::default(), keys: keys.to_vec() }
+}
+
+/// Fetches buckets of which nothing is known, checking everything: the pages that were answered.
+fn fetch(store: &Store, epoch: Option<u64>, buckets: &[FetchAsk]) -> (SignedSeal, Vec<Page>) {
+    let ask = Ask::Fetch { epoch: epoch.map(|epoch| Epoch(FIRST + epoch)), buckets: buckets.to_vec() };
+    let Answer::Fetch { seal, pages, chains } = serve(store, &ask) else { panic!("not a fetch") };
+    assert!(pages.len() <= buckets.len());
+    let mut nodes = BTreeMap::new();
+    for (page, ask) in pages.iter().zip(buckets) {
+        page.is_at(&ask.position).unwrap();
+        nodes.insert(page.position, page.rebuild(&[]).unwrap().summary());
+    }
+    chains.verify(&nodes, &seal.seal.root.unwrap()).unwrap();
+    (seal, pages)
+}
+
+/// What a page brings, and what it only tells.
+fn brought(page: &Page) -> (&[Entry], &[EntryHead]) {
+    let PageBucket::Entries { known: 0, entries, heads } = &page.bucket else { panic!("not a bucket") };
+    (entries, heads)
+}
+
 #[test]
 fn a_whole_store_is_walked_and_fetched() {
-    let (store, mut entries) = filled(1_000);
+    let (store, mut entries) = filled(6_000);
     let (seal, found) = buckets(&store, 0);
-    let root = seal.seal.root.unwrap();
     let mut fetched = Vec::new();
-    let mut asks: Vec<FetchAsk> =
-        found.into_iter().map(|(position, keys)| FetchAsk { position, keys }).collect();
+    let asks: Vec<FetchAsk> = found.into_iter().map(|position| asking(position, &[])).collect();
+    let mut asks = &asks[..];
+    let mut rounds = 0;
     while !asks.is_empty() {
-        let mut room = FETCH_ENTRIES_MAX;
-        let fits = asks.iter().take_while(|ask| {
-            room = room.saturating_sub(ask.keys.len());
-            room > 0
-        });
-        let buckets: Vec<FetchAsk> = asks[..fits.count().clamp(1, 256)].to_vec();
-        let Answer::Fetch { pages, .. } = serve(&store, &Ask::Fetch { epoch: Some(Epoch(FIRST)), buckets })
-        else {
-            panic!("not a fetch")
-        };
-        for (page, ask) in pages.iter().zip(&asks) {
-            page.verify(&root).unwrap();
-            page.answers(ask).unwrap();
-            let PageBucket::Entries { entries, .. } = &page.bucket else { panic!("not a bucket") };
-            assert_eq!(entries.len(), ask.keys.len());
-            fetched.extend(entries.iter().cloned());
+        let (on, pages) = fetch(&store, Some(0), &asks[..asks.len().min(POSITIONS_MAX)]);
+        assert_eq!(on, seal);
+        let before = fetched.len();
+        for page in &pages {
+            fetched.extend_from_slice(brought(page).0);
+            assert_eq!(brought(page).1, [], "what is short comes unasked");
         }
-        asks.drain(..pages.len());
+        assert!(fetched.len() - before <= FETCH_ENTRIES_MAX);
+        asks = &asks[pages.len()..];
+        rounds += 1;
     }
+    assert_eq!(rounds, 2);
     fetched.sort_by(|a, b| a.key.cmp(&b.key));
     entries.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(fetched, entries);
+}
+
+#[test]
+fn what_the_asker_knows_is_left_out_unless_it_wants_it() {
+    let (store, _) = filled(400);
+    let (_, found) = buckets(&store, 0);
+    let (_, pages) = fetch(&store, Some(0), &[asking(found[0], &[])]);
+    let all = brought(&pages[0]).0.to_vec();
+    let mut heads: Vec<EntryHead> = all.iter().map(Entry::head).collect();
+    let lacking = heads.remove(2);
+    // Something of our own, which the store does not have.
+    heads.push(EntryHead { version: heads[0].version, ..entry("own", 1, None).head() });
+    let known = Known::truncate(&heads, 4);
+    let wanted = heads[0].key_hash;
+    let buckets = vec![FetchAsk { position: found[0], known, keys: vec![wanted] }];
+    let Answer::Fetch { pages, .. } = serve(&store, &Ask::Fetch { epoch: None, buckets }) else {
+        panic!("a fetch")
+    };
+    let PageBucket::Entries { known, entries, heads: told } = &pages[0].bucket else {
+        panic!("not a bucket")
+    };
+    assert_eq!(entries.iter().map(|entry| entry.key.hash()).collect::<Vec<_>>(), [wanted, lacking.key_hash]);
+    assert_eq!((known.count_ones() as usize, told.len()), (all.len() - 2, 0));
+    assert_eq!(known & 1, 0, "what is brought is not left out");
+    assert!(pages[0].rebuild(&heads).is_ok());
 }
 
 #[test]
@@ -126,14 +171,10 @@ fn a_retained_seal_is_served_as_it_was() {
     store.seal_through(25);
     assert_eq!(buckets(&store, 0), (first.clone(), found.clone()));
     // Its entries as well, also those that were overwritten since.
-    let (position, keys) = found[0].clone();
-    let ask =
-        Ask::Fetch { epoch: Some(Epoch(FIRST)), buckets: vec![FetchAsk { position, keys: keys.clone() }] };
-    let Answer::Fetch { seal, pages } = serve(&store, &ask) else { panic!("not a fetch") };
+    let (seal, pages) = fetch(&store, Some(0), &[asking(found[0], &[])]);
     assert_eq!(seal, first);
-    pages[0].verify(&first.seal.root.unwrap()).unwrap();
-    let PageBucket::Entries { entries, .. } = &pages[0].bucket else { panic!("not a bucket") };
-    assert_eq!(entries.len(), keys.len());
+    let (entries, told) = brought(&pages[0]);
+    assert!(!entries.is_empty() && told.is_empty());
     assert!(entries.iter().all(|entry| entry.version.writer == lattice_core::model::NodeId([9; 32])));
     // And an epoch of idle time, under its own number.
     let (seal, _) = walk(&store, Some(3), &[Position::ROOT]);
@@ -142,8 +183,9 @@ fn a_retained_seal_is_served_as_it_was() {
 
 #[test]
 fn a_seal_out_of_reach_is_answered_by_the_newest_with_chains() {
-    let (mut store, _) = filled(400);
+    let (mut store, _) = filled(2_000);
     let inner = Position::ROOT.child(5).unwrap();
+    let bucket = buckets(&store, 0).1[0];
     for epoch in 5..60 {
         store.go(epoch * 1_000);
         store.put(&format!("key {epoch}"), "newer");
@@ -155,15 +197,10 @@ fn a_seal_out_of_reach_is_answered_by_the_newest_with_chains() {
     let root = seal.seal.root.unwrap();
     for node in &nodes {
         assert!(node.chain.is_some());
-        node.verify(None, Anchor::Root(&root)).unwrap();
+        node.verify(None, Anchor::Root(&root)).unwrap().unwrap();
     }
-    let ask = Ask::Fetch {
-        epoch: Some(Epoch(FIRST)),
-        buckets: vec![FetchAsk { position: inner, keys: Vec::new() }],
-    };
-    let Answer::Fetch { seal, pages } = serve(&store, &ask) else { panic!("not a fetch") };
+    let (seal, _) = fetch(&store, Some(0), &[asking(bucket, &[])]);
     assert_eq!(seal.seal.epoch, Epoch(FIRST + 70));
-    pages[0].verify(&root).unwrap();
 }
 
 #[test]
@@ -172,7 +209,7 @@ fn equal_children_are_left_out() {
     let (_, nodes) = walk(&store, Some(0), &[Position::ROOT]);
     let (seal, _) = walk(&store, None, &[Position::ROOT]);
     let top = nodes[0].verify(None, Anchor::Root(&seal.seal.root.unwrap())).unwrap();
-    let Node::Inner(mut mine) = top else { panic!("400 entries are no bucket") };
+    let Some(Node::Inner(mut mine)) = top else { panic!("400 entries are no bucket") };
     mine[4] = Summary::EMPTY;
     let mine: &[Summary; FANOUT] = &mine;
     let asks = vec![WalkAsk { position: Position::ROOT, mine: Some(Digests::truncate(mine, 8)) }];
@@ -190,13 +227,8 @@ fn a_bucket_that_split_is_told_as_split() {
     store.seal_through(0);
     store.merge((20..60).map(|number| entry(&format!("{number}"), 1_001, Some("x"))).collect());
     store.seal_through(60);
-    let ask = Ask::Fetch {
-        epoch: Some(Epoch(FIRST)),
-        buckets: vec![FetchAsk { position: Position::ROOT, keys: Vec::new() }],
-    };
-    let Answer::Fetch { seal, pages } = serve(&store, &ask) else { panic!("not a fetch") };
+    let (_, pages) = fetch(&store, Some(0), &[asking(Position::ROOT, &[])]);
     assert!(matches!(pages[0].bucket, PageBucket::Split(_)));
-    pages[0].verify(&seal.seal.root.unwrap()).unwrap();
 }
 
 #[test]
@@ -208,16 +240,15 @@ fn an_answer_stops_growing_and_always_brings_the_first_entry() {
     store.seal_through(0);
     let mut keys: Vec<KeyHash> = entries.iter().map(|entry| entry.key.hash()).collect();
     keys.sort();
+    // Nothing so long comes unasked.
+    let (_, pages) = fetch(&store, None, &[asking(Position::ROOT, &[])]);
+    assert_eq!((brought(&pages[0]).0.len(), brought(&pages[0]).1.len()), (0, 5));
     let mut rounds = 0;
     while !keys.is_empty() {
-        let buckets = vec![FetchAsk { position: Position::ROOT, keys: keys.clone() }];
-        let Answer::Fetch { seal, pages } = serve(&store, &Ask::Fetch { epoch: None, buckets }) else {
-            panic!("not a fetch")
-        };
-        pages[0].verify(&seal.seal.root.unwrap()).unwrap();
-        let PageBucket::Entries { entries, .. } = &pages[0].bucket else { panic!("not a bucket") };
-        assert_eq!(entries.len(), 1);
-        keys.drain(..entries.len());
+        let (_, pages) = fetch(&store, None, &[asking(Position::ROOT, &keys)]);
+        let (entries, told) = brought(&pages[0]);
+        assert_eq!((entries.len(), told.len()), (1, 4));
+        assert_eq!(entries[0].key.hash(), keys.remove(0));
         rounds += 1;
     }
     assert_eq!(rounds, 5);

@@ -12,7 +12,7 @@ use lattice_core::model::{
 use lattice_core::seal::{Root, Runs, Seal};
 use lattice_core::signed::{Signed, SignedSeal};
 use lattice_core::time::WallTime;
-use lattice_core::tree::{Chain, Node, Position, root_of};
+use lattice_core::tree::{Chain, Chains, Node, Position, root_of};
 use lattice_proto::codec::{self, RequestChecks};
 use lattice_proto::convert::{self, Seals};
 use lattice_proto::store::v1 as wire;
@@ -251,20 +251,26 @@ impl FakeStore {
         if seal.seal.root.is_none() {
             return Answer::Refused(Refusal { reason: Reason::Empty, detail: "nothing is sealed".into() });
         }
-        let chain = Chain { levels: vec![] };
         match ask {
             Ask::Hello | Ask::Bye => Answer::Bye,
             Ask::Walk { epoch, .. } => {
                 let moved = epoch.is_some_and(|epoch| epoch != seal.seal.epoch);
                 let shape = Shape::of(&state.bucket(), None);
-                let node = WalkNode { position: Position::ROOT, chain: moved.then_some(chain), shape };
+                let node = WalkNode {
+                    position: Position::ROOT,
+                    chain: moved.then(|| Chain { levels: vec![] }),
+                    shape,
+                };
                 Answer::Walk { seal, nodes: vec![node] }
             }
             Ask::Fetch { buckets, .. } => {
-                let keys = buckets.iter().flat_map(|bucket| &bucket.keys);
-                let entries = keys.filter_map(|key| state.sealed.get(key).cloned()).collect();
-                let bucket = PageBucket::Entries { heads: state.heads(), entries };
-                Answer::Fetch { seal, pages: vec![Page { position: Position::ROOT, chain, bucket }] }
+                let (heads, known) = (state.heads(), &buckets[0].known);
+                let lacking =
+                    heads.iter().enumerate().filter(|(_, head)| known.find(&head.digest()).is_none());
+                let brought = lacking.map(|(index, head)| (index, state.sealed[&head.key_hash].clone()));
+                let bucket = PageBucket::of(&heads, known, brought.collect());
+                let pages = vec![Page { position: Position::ROOT, bucket }];
+                Answer::Fetch { seal, pages, chains: Chains::default() }
             }
         }
     }
@@ -345,7 +351,7 @@ impl StateStore for FakeStore {
         request: Request<wire::NodesRequest>,
     ) -> Result<Answered<wire::NodesResponse>, Status> {
         let positions = convert::positions(request.into_inner())?;
-        let nodes = positions.iter().map(|_| wire::OwnNode { children: vec![] }).collect();
+        let nodes = positions.iter().map(|_| (&Node::empty_bucket()).into()).collect();
         Ok(Answered::new(wire::NodesResponse { epoch: 1, nodes }))
     }
 
