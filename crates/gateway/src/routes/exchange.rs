@@ -19,8 +19,8 @@ use crate::problem::{Kind, Problem, Sibling};
 use crate::query::Query;
 
 const PROTOBUF: &str = "application/x-protobuf";
-/// Answers may be larger; a request is at most 256 positions with their digests, and an announcement. As many
-/// of these as are admitted fit into the budget, so that strangers who send slowly do not use it up.
+/// Answers may be larger; a request is at most 1,024 positions with what is known there, cut short, keys that are
+/// wanted, and an announcement. As many of these as are admitted fit into the budget, so that strangers who send slowly do not use it up.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
 
 /// Takes a signed envelope of another node, and answers with one.
@@ -53,12 +53,15 @@ pub(super) async fn exchange(State(app): State<Arc<App>>, request: Request) -> R
 
 #[cfg(test)]
 mod tests {
-    use lattice_core::exchange::{Ask, Digests, POSITIONS_MAX, PullPart, Request, WalkAsk};
+    use lattice_core::exchange::{
+        Ask, Digests, FetchAsk, KEYS_MAX, Known, POSITIONS_MAX, PullPart, Request, WHOLE_POSITIONS_MAX,
+        WalkAsk,
+    };
     use lattice_core::model::{Digest, Epoch, EpochLength, Incarnation, KeyHash, NodeId};
     use lattice_core::seal::{RUNS_MAX, Root, Run};
     use lattice_core::signed::Announcement;
     use lattice_core::time::WallTime;
-    use lattice_core::tree::{FANOUT, Position};
+    use lattice_core::tree::{BUCKET_ENTRIES_MAX, FANOUT, Position};
     use lattice_proto::codec::{Header, sign_announcement, sign_request};
     use lattice_runtime::identity::NodeKey;
 
@@ -82,16 +85,24 @@ mod tests {
             name: "n".repeat(128),
             recovering: false,
         };
-        let ask = WalkAsk {
-            position: Position::towards(&KeyHash(Digest([255; 32])), Position::DEPTH_MAX),
-            mine: Digests::parse(&[255; FANOUT * Digests::WIDTH_MAX]),
+        let position = Position::towards(&KeyHash(Digest([255; 32])), Position::DEPTH_MAX);
+        let inner = |width| WalkAsk { position, mine: Digests::parse(&vec![255; FANOUT * width]) };
+        let bucket = |width, keys: usize| FetchAsk {
+            position,
+            known: Known::parse(width, &vec![255; BUCKET_ENTRIES_MAX * width]).unwrap(),
+            keys: vec![KeyHash(Digest([255; 32])); keys],
         };
-        assert!(ask.mine.is_some());
-        let request = Request {
-            announcement: Some(sign_announcement(&announcement, key.signing_key())),
-            pull: Some(PullPart { id: u64::MAX, in_kind: true }),
-            ask: Ask::Walk { epoch: Some(Epoch(u64::MAX)), nodes: vec![ask; POSITIONS_MAX] },
-        };
+        let epoch = Some(Epoch(u64::MAX));
+        // What the machine cuts to four bytes, and what it asks again whole.
+        let asks = [
+            Ask::Walk { epoch, nodes: vec![inner(4); POSITIONS_MAX] },
+            Ask::Walk { epoch, nodes: vec![inner(32); WHOLE_POSITIONS_MAX] },
+            Ask::Fetch { epoch, buckets: vec![bucket(4, KEYS_MAX / POSITIONS_MAX); POSITIONS_MAX] },
+            Ask::Fetch {
+                epoch,
+                buckets: vec![bucket(32, KEYS_MAX / WHOLE_POSITIONS_MAX); WHOLE_POSITIONS_MAX],
+            },
+        ];
         let header = Header {
             cluster: "c".repeat(64),
             sender: node,
@@ -102,7 +113,12 @@ mod tests {
             traceparent: "t".repeat(128),
             request_hash: None,
         };
-        let length = encode_signed(&sign_request(&header, &request, key.signing_key())).len();
-        assert!(length < REQUEST_BYTES_MAX * 3 / 4, "{length} bytes");
+        for ask in asks {
+            let announcement = Some(sign_announcement(&announcement, key.signing_key()));
+            let pull = Some(PullPart { id: u64::MAX, in_kind: true });
+            let request = Request { announcement, pull, ask };
+            let length = encode_signed(&sign_request(&header, &request, key.signing_key())).len();
+            assert!(length < REQUEST_BYTES_MAX, "{length} bytes");
+        }
     }
 }

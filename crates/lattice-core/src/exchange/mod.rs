@@ -22,8 +22,11 @@ pub use walk::Anchor;
 
 /// The most positions in one walk, and buckets in one fetch.
 pub const POSITIONS_MAX: usize = 1_024;
-/// The most entries that one fetch asks for by key, and that one answer brings, those of which it only tells the
-/// head included.
+/// The most positions that are asked with whole digests, so that no question grows large.
+pub const WHOLE_POSITIONS_MAX: usize = 64;
+/// The most entries that one fetch asks for by key.
+pub const KEYS_MAX: usize = 1_024;
+/// The most entries that one answer brings, those of which it only tells the head included.
 pub const FETCH_ENTRIES_MAX: usize = 4_096;
 /// The longest entry, in encoded bytes, that an answer brings unasked. Of a longer one it tells the head, and the
 /// asker, who may have it already, asks by key.
@@ -70,7 +73,7 @@ pub enum Ask {
     Fetch {
         /// The seal that the buckets were learned under.
         epoch: Option<Epoch>,
-        /// At most [`POSITIONS_MAX`], with [`FETCH_ENTRIES_MAX`] keys between them. None lies below another.
+        /// At most [`POSITIONS_MAX`], with [`KEYS_MAX`] keys between them. None lies below another.
         buckets: Vec<FetchAsk>,
     },
     /// The pull has ended; the one asked may pull in its turn.

@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::exchange::{
-    Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, InvalidAnswer, Known, POSITIONS_MAX, Page, PageBucket,
+    Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, InvalidAnswer, KEYS_MAX, Known, Page, PageBucket,
 };
 use crate::model::{Content, Entry, EntryHead, Epoch};
 use crate::seal::Root;
 use crate::time::WallTime;
 use crate::tree::{BUCKET_ENTRIES_MAX, Chains, Node, Position, Summary};
 
-use super::walk::{DIGEST_WIDTH, Waiting, judge};
+use super::walk::{DIGEST_WIDTH, Waiting, judge, positions_max};
 use super::{Failed, Outcome};
 
 /// One bucket to be fetched.
@@ -85,8 +85,8 @@ impl Wanted {
     pub(super) fn next(&mut self) -> Option<Fetch> {
         let under = self.items.front()?.waiting.under();
         let mut fetch = Fetch { items: Vec::new(), under };
-        let mut room = FETCH_ENTRIES_MAX;
-        while fetch.items.len() < POSITIONS_MAX {
+        let mut room = KEYS_MAX;
+        while fetch.items.len() < positions_max(under.1) {
             let fits = |item: &mut Item| item.waiting.under() == under && item.wanted.len() <= room;
             let Some(item) = self.items.pop_front_if(fits) else { break };
             room -= item.wanted.len();

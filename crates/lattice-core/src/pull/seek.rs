@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::exchange::{Ask, Digests, FetchAsk, Known, POSITIONS_MAX, Page, PageBucket};
+use crate::exchange::{Ask, Digests, FetchAsk, Known, POSITIONS_MAX, Page, PageBucket, WHOLE_POSITIONS_MAX};
 use crate::model::{Entry, EntryHead, Epoch, KeyHash};
 use crate::seal::Root;
 use crate::time::WallTime;
@@ -104,7 +104,9 @@ impl Seek {
             if way.keys.is_empty() {
                 continue;
             }
-            if ways.iter().any(|other| overlap(&other.position, &way.position)) {
+            let whole = ways.iter().filter(|way| way.bucket.is_some()).count();
+            let full = way.bucket.is_some() && whole == WHOLE_POSITIONS_MAX;
+            if full || ways.iter().any(|other| overlap(&other.position, &way.position)) {
                 self.ways.push_front(way);
                 break;
             }

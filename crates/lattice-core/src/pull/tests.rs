@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use super::walk::DIGEST_WIDTH;
 use super::*;
 use crate::exchange::{
-    FETCH_ENTRIES_MAX, FetchAsk, Known, POSITIONS_MAX, Page, PageBucket, Request, Shape, WalkAsk, WalkNode,
+    Digests, FETCH_ENTRIES_MAX, FetchAsk, KEYS_MAX, Known, POSITIONS_MAX, Page, PageBucket, Request, Shape,
+    WHOLE_POSITIONS_MAX, WalkAsk, WalkNode,
 };
 use crate::model::{Content, Digest, Epoch, Incarnation, KeyHash, NodeId};
 use crate::seal::{Root, Run, Runs, Seal};
@@ -236,8 +237,14 @@ impl Server {
                 Answer::Walk { seal: self.seal(), nodes: answers }
             }
             Ask::Fetch { epoch: _, buckets } => {
-                assert!(buckets.iter().map(|ask| ask.keys.len()).sum::<usize>() <= FETCH_ENTRIES_MAX);
+                assert!(buckets.iter().map(|ask| ask.keys.len()).sum::<usize>() <= KEYS_MAX);
                 assert!(buckets.len() <= POSITIONS_MAX);
+                let whole = buckets.iter().filter(|ask| ask.known.width() == Digests::WIDTH_MAX);
+                assert!(whole.count() <= WHOLE_POSITIONS_MAX);
+                let mut places: Vec<Position> = buckets.iter().map(|ask| ask.position).collect();
+                places.sort_by_key(|place| (place.first(), place.depth()));
+                let apart = |pair: &[Position]| !pair[0].covers(&pair[1].first());
+                assert!(places.windows(2).all(apart), "none lies below another: {places:?}");
                 if buckets.iter().any(|ask| ask.keys.iter().any(|key| self.is_unreadable(ask, key))) {
                     return refused(Reason::Unavailable);
                 }

@@ -7,7 +7,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::exchange::{Anchor, Ask, Digests, InvalidAnswer, POSITIONS_MAX, Shape, WalkAsk, WalkNode};
+use crate::exchange::{
+    Anchor, Ask, Digests, InvalidAnswer, POSITIONS_MAX, Shape, WHOLE_POSITIONS_MAX, WalkAsk, WalkNode,
+};
 use crate::model::Epoch;
 use crate::seal::Root;
 use crate::tree::{BUCKET_ENTRIES_MAX, FANOUT, Node, Position, Summary, root_of};
@@ -120,7 +122,7 @@ impl Frontier {
             return taken;
         }
         let Some(under) = self.buckets.front().map(Waiting::under) else { return taken };
-        while taken.len() < self.fetch_max
+        while taken.len() < self.fetch_max.min(positions_max(under.1))
             && let Some(waiting) = self.buckets.pop_front_if(|waiting| waiting.under() == under)
         {
             taken.push(waiting);
@@ -147,7 +149,7 @@ impl Frontier {
     pub(super) fn next(&mut self) -> Option<Plan> {
         let under = self.waiting.last()?.under();
         let mut items = Vec::new();
-        while items.len() < POSITIONS_MAX
+        while items.len() < positions_max(under.1)
             && let Some(waiting) = self.waiting.pop_if(|waiting| waiting.under() == under)
         {
             items.push(Item { waiting, mine: Mine::Unread });
@@ -317,6 +319,11 @@ impl Plan {
             mine: Mine::Unread,
         }));
     }
+}
+
+/// How many positions one question has.
+pub(super) fn positions_max(whole: bool) -> usize {
+    if whole { WHOLE_POSITIONS_MAX } else { POSITIONS_MAX }
 }
 
 /// What hangs below a verified node: entries are never removed, so that it only grows.

@@ -1,7 +1,7 @@
 //! Requests: what the one who pulls asks.
 
 use lattice_core::exchange::{
-    Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, Known, POSITIONS_MAX, PullPart, Request, WalkAsk,
+    Ask, Digests, FetchAsk, KEYS_MAX, Known, POSITIONS_MAX, PullPart, Request, WalkAsk,
 };
 use lattice_core::model::{Digest, Epoch, KeyHash};
 use lattice_core::tree::{BUCKET_ENTRIES_MAX, FANOUT};
@@ -78,8 +78,8 @@ impl TryFrom<WireAsk> for Ask {
                 some_at_most("fetch.buckets", buckets.len(), POSITIONS_MAX)?;
                 let buckets: Vec<FetchAsk> = list("fetch.buckets", buckets, POSITIONS_MAX)?;
                 let keys: usize = buckets.iter().map(|bucket| bucket.keys.len()).sum();
-                if keys > FETCH_ENTRIES_MAX {
-                    let problem = format!("take at most {FETCH_ENTRIES_MAX} keys together, got {keys}");
+                if keys > KEYS_MAX {
+                    let problem = format!("take at most {KEYS_MAX} keys together, got {keys}");
                     return Err(Invalid::new("fetch.buckets", problem));
                 }
                 Ok(Self::Fetch { epoch: epoch.map(Epoch), buckets })

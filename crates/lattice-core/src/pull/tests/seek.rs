@@ -120,6 +120,35 @@ fn seals_that_move_on_and_buckets_that_split_are_followed() {
 }
 
 #[test]
+fn what_is_left_at_a_bucket_is_not_asked_beside_what_it_split_into() {
+    let all = entries(0..29, 1_000);
+    let mut server = Server::new(Replica::of(all.clone()), Manner::Honest);
+    // It is refused while all hang in one bucket, and split before the next question: of three parts, the first
+    // learns of that, and the last is asked for in one question with what has room beside it.
+    server.unreadable = hashes([&entry(7, 1_000)]);
+    server.splits = entries(29..2_000, 1_000);
+    let (ended, merged) = seek(&mut server, &all.iter().map(lost).collect::<Vec<_>>());
+    assert_eq!(ended.outcome, Outcome::Healed, "{}", ended.detail);
+    let mut expected = hashes(&all);
+    expected.remove(&entry(7, 1_000).key.hash());
+    assert_eq!(hashes(&merged), expected);
+}
+
+#[test]
+fn long_entries_whose_heads_are_told_at_first_come_too() {
+    for count in [20, 3_000] {
+        let all = entries(0..count, 1_000);
+        let wanted: Vec<Entry> = all.iter().step_by(3).take(100).cloned().collect();
+        for manner in [Manner::Reserved, Manner::Terse] {
+            let mut server = Server::new(Replica::of(all.clone()), manner);
+            let (ended, merged) = seek(&mut server, &wanted.iter().map(lost).collect::<Vec<_>>());
+            assert_eq!(ended.outcome, Outcome::Healed, "{manner:?}: {}", ended.detail);
+            assert_eq!(hashes(&merged), hashes(&wanted), "{manner:?}");
+        }
+    }
+}
+
+#[test]
 fn nothing_that_is_not_proved_reaches_the_store() {
     for (manner, outcome) in [
         (Manner::ForgesEntries, Outcome::Lied),

@@ -90,10 +90,10 @@ fn requests_that_fetch() {
             (
                 |wire| {
                     let hashes: Vec<u8> =
-                        (0..4_097_u32).flat_map(|i| [&[0; 28][..], &i.to_be_bytes()].concat()).collect();
+                        (0..1_025_u32).flat_map(|i| [&[0; 28][..], &i.to_be_bytes()].concat()).collect();
                     fetch_of(wire).buckets[0].key_hashes = hashes.into();
                 },
-                "fetch.buckets: take at most 4096 keys together, got 4097",
+                "fetch.buckets: take at most 1024 keys together, got 1025",
             ),
         ],
     );
