@@ -33,8 +33,6 @@ pub enum Lie {
     ChangedHead,
     /// A page leaves out an entry.
     LeftOutEntry,
-    /// A page says that its bucket holds whatever the asker knows, and nothing else.
-    SaidKnown,
     /// A bucket is said to be where an inner node is.
     SaidBucket,
     /// An inner node above the pages holds more than it does.
@@ -71,14 +69,13 @@ pub enum Lie {
 
 impl Lie {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 22] = [
         Self::ChangedValue,
         Self::InventedEntry,
         Self::ChangedDigest,
         Self::ChangedCount,
         Self::ChangedHead,
         Self::LeftOutEntry,
-        Self::SaidKnown,
         Self::SaidBucket,
         Self::ChangedChain,
         Self::ChangedSeal,
@@ -229,7 +226,6 @@ impl Liar {
             | Lie::InventedEntry
             | Lie::ChangedHead
             | Lie::LeftOutEntry
-            | Lie::SaidKnown
             | Lie::ChangedChain => page(lie, &mut response.answer),
             Lie::ChangedDigest | Lie::ChangedCount | Lie::SaidBucket => node(lie, &mut response.answer),
             Lie::ChangedAnnouncement | Lie::RepeatedAnnouncement | Lie::FarEpoch => false,
@@ -275,11 +271,7 @@ fn page(lie: Lie, answer: &mut Answer) -> bool {
         return !chains.branches.is_empty();
     }
     for page in pages {
-        let PageBucket::Entries { known, entries, heads } = &mut page.bucket else { continue };
-        if lie == Lie::SaidKnown && *known != 0 && !entries.is_empty() {
-            entries.clear();
-            return true;
-        }
+        let PageBucket::Entries { entries, heads, .. } = &mut page.bucket else { continue };
         let Some(entry) = entries.last_mut() else { continue };
         match lie {
             Lie::ChangedValue => entry.content = Content::Value(Bytes::from_static(b"a lie")),

@@ -241,7 +241,6 @@ fn a_lying_peer_is_named_and_nothing_of_it_is_applied() {
         Lie::ChangedCount,
         Lie::ChangedHead,
         Lie::LeftOutEntry,
-        Lie::SaidKnown,
         Lie::SaidBucket,
         Lie::ChangedChain,
         Lie::ChangedSeal,
