@@ -239,6 +239,11 @@ impl Fetch {
         self.items.iter().map(|item| item.waiting.position).collect()
     }
 
+    /// Whether it asks for entries by key: how many buckets of these are answered says nothing of others.
+    pub(super) fn by_key(&self) -> bool {
+        self.items.iter().any(|item| !item.wanted.is_empty())
+    }
+
     /// How many buckets are asked for.
     pub(super) fn len(&self) -> usize {
         self.items.len()

@@ -313,9 +313,11 @@ impl Pull {
                 let Some((epoch, root)) = self.ground.accept(&self.config, &seal, fetch.under())? else {
                     return Err(Failed::new(Outcome::Lied, "the tree has lost everything it held"));
                 };
-                let asked = fetch.len();
+                let (asked, by_key) = (fetch.len(), fetch.by_key());
                 let fetched = self.wanted.take(fetch, epoch, &root, (pages, &chains), response.time)?;
-                self.frontier.answered(asked, fetched.answered);
+                if !by_key {
+                    self.frontier.answered(asked, fetched.answered);
+                }
                 for (position, summary) in fetched.split {
                     self.frontier.push(position, epoch, summary);
                 }
