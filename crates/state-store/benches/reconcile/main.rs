@@ -94,7 +94,7 @@ fn measure(args: &Args, sets: &Sets, server: &mut Server, kind: Kind, differing:
         true => (None, None),
         false => (
             Some(others::negentropy(sets, &ours)?),
-            others::is_bearable(sets, differing).then(|| others::search_tree(sets, &ours)),
+            others::is_bearable(sets).then(|| others::search_tree(sets, &ours)),
         ),
     };
     let pulled = puller::pull(ours, differing, server)?;

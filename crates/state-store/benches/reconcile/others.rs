@@ -1,6 +1,8 @@
 //! What others need to find the same differences. Neither proves anything to the one who asks, nor signs; their
 //! entries then have to be asked for, and come: what both of them need for that is counted in the least way.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use merkle_search_tree::MerkleSearchTree;
 use merkle_search_tree::diff::diff;
@@ -22,8 +24,8 @@ pub(crate) struct Cost {
 
 /// Bytes of an id by which an entry is asked for.
 const ID_BYTES: u64 = 32;
-/// The most steps of the search tree's comparison: its time is a product of two sizes.
-const STEPS_MAX: u64 = 10_000_000_000;
+/// The most keys of a search tree: a larger one takes minutes to fill and to compare.
+const SEARCH_TREE_KEYS_MAX: u64 = 100_000;
 /// The most rounds of a search tree.
 const ROUNDS_MAX: u32 = 16;
 
@@ -55,10 +57,8 @@ pub(crate) fn negentropy(sets: &Sets, ours: &[Item]) -> Result<Cost> {
 }
 
 /// Whether the search tree ends in a time that can be waited for.
-pub(crate) fn is_bearable(sets: &Sets, differing: u64) -> bool {
-    // Pages hold some sixteen keys.
-    let pages = sets.keys() / 16;
-    pages * differing.min(pages) <= STEPS_MAX / 16
+pub(crate) fn is_bearable(sets: &Sets) -> bool {
+    sets.keys() <= SEARCH_TREE_KEYS_MAX
 }
 
 /// The crate `merkle-search-tree`: the peer sends the ranges and digests of all its pages, hears which ranges
@@ -75,7 +75,7 @@ pub(crate) fn search_tree(sets: &Sets, ours: &[Item]) -> Cost {
     for (key, value) in &theirs {
         peer.upsert(key.clone(), value);
     }
-    let mut held: std::collections::HashMap<Vec<u8>, [u8; 32]> = ours.iter().map(of).collect();
+    let mut held: BTreeMap<Vec<u8>, [u8; 32]> = ours.iter().map(of).collect();
     for (key, value) in &held {
         mine.upsert(key.clone(), value);
     }
