@@ -296,11 +296,12 @@ async fn report(
 /// Opens the engine on what the configuration names, and finds out how to tell the room on its disk. The lock keeps
 /// other processes from looking at files that change under them.
 fn open(config: &Config, clock: &Clock) -> Result<(Opened, Space, Option<Lock>), Error> {
-    let settings = settings(config)?;
+    // What this binary cannot do is refused before anything is made.
+    let (settings, disk) = (settings(config)?, disk(config.store.engine)?);
     let data_dir = DataDir::open(&config.node.data_dir, &config.node.cluster)?;
     let key = NodeKey::load_or_create(&config.node.key_file)?.signing_key().clone();
     let now = || writer::now(clock);
-    let Some(disk) = disk(config.store.engine)? else {
+    let Some(disk) = disk else {
         let engine = Engine::open(MemoryStorage::new(), settings, key, incarnations(), now())?;
         let opened = Opened { engine, damaged: watch::Sender::new(None).subscribe() };
         return Ok((opened, Space::unlimited(), None));

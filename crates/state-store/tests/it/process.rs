@@ -9,7 +9,9 @@ use lattice_core::model::Digest;
 use lattice_runtime::config::Listen;
 use lattice_runtime::grpc::Channel;
 
-use crate::harness::{bytes, clients, folder, put, until};
+#[cfg(feature = "redb")]
+use crate::harness::{bytes, put};
+use crate::harness::{clients, folder, until};
 
 /// How long its epochs are.
 pub(crate) const EPOCH_MS: u32 = 200;
