@@ -148,6 +148,7 @@ impl Asker {
             runs: server.runs().as_slice().to_vec(),
             addresses: vec!["/ip4/10.0.0.8/tcp/9000".to_owned()],
             name: "bench".to_owned(),
+            recovering: false,
         };
         let announcement = codec::sign_announcement(&announcement, &key);
         let mut asker = Self { key, announcement, challenge: Bytes::new(), asked: 0 };
