@@ -12,6 +12,7 @@ use lattice_core::tree::{FANOUT, Node, Position, Summary};
 
 use super::fixture::*;
 use crate::engine::Question;
+use crate::format::keys;
 
 pub(super) fn serve(store: &Store, ask: &Ask) -> Answer {
     let question =
@@ -154,6 +155,28 @@ fn what_the_asker_knows_is_left_out_unless_it_wants_it() {
     assert_eq!((known.count_ones() as usize, told.len()), (all.len() - 2, 0));
     assert_eq!(known & 1, 0, "what is brought is not left out");
     assert!(pages[0].rebuild(&heads).is_ok());
+}
+
+#[test]
+fn a_damaged_entry_that_nobody_asked_for_is_told_and_keeps_nothing_else_from_coming() {
+    let (mut store, _) = filled(400);
+    let (_, found) = buckets(&store, 0);
+    let (_, pages) = fetch(&store, Some(0), &[asking(found[0], &[])]);
+    let all = brought(&pages[0]).0.to_vec();
+    let damaged = &all[1];
+    store.flip(&[&[keys::CURRENT], damaged.key.as_bytes()].concat());
+    let (_, pages) = fetch(&store, Some(0), &[asking(found[0], &[])]);
+    let (entries, heads) = brought(&pages[0]);
+    assert_eq!((entries.len(), heads), (all.len() - 1, &[damaged.head()][..]));
+    let (_, pages) = fetch(&store, Some(0), &[asking(found[0], &[all[0].key.hash()])]);
+    assert_eq!(brought(&pages[0]).0[0], all[0]);
+    // Whoever asks for it hears that it does not read.
+    let ask = Ask::Fetch { epoch: None, buckets: vec![asking(found[0], &[damaged.key.hash()])] };
+    let question =
+        Question { asker: node(2), incarnation: Incarnation([2; 16]), ask: &ask, time: store.now().wall };
+    assert!(store.engine.reader().serve(question).is_err());
+    store.seal();
+    assert_eq!(store.damaged(), [String::from_utf8_lossy(damaged.key.as_bytes())]);
 }
 
 #[test]
