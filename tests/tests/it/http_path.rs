@@ -73,12 +73,14 @@ async fn nodes_with_p2p_disabled_sync_over_http_alone() {
 
 /// What operators of the earlier system look for, in the order it happened; it is told once the new root is sealed.
 async fn log_tells_the_story(node: &Process) {
-    eventually("the story in the log", async || match missing(&node.output()) {
-        Some(expected) => {
-            eprintln!("{expected:?} is not in the log yet, or not in order");
-            None
+    let mut awaited = None;
+    eventually("the story in the log", async || {
+        let log = node.output();
+        let Some(expected) = missing(&log) else { return Some(()) };
+        if awaited.replace(expected) != Some(expected) {
+            eprintln!("{expected:?} is not in the log yet, or not in order:\n{log}");
         }
-        None => Some(()),
+        None
     })
     .await;
 }

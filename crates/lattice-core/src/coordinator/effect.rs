@@ -190,8 +190,6 @@ pub enum Effect {
         peer: NodeId,
         /// By which path.
         path: Path,
-        /// Entries that it had merged; worth a line in the log when there were any.
-        entries_merged: u64,
         /// Our newest root.
         root: Option<Root>,
     },

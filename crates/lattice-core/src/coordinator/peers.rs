@@ -67,7 +67,6 @@ pub(super) struct Wanted {
 pub(super) struct Healed {
     pub(super) id: pull::Id,
     pub(super) path: failover::Path,
-    pub(super) entries_merged: u64,
     /// Our newest epoch at its end.
     pub(super) epoch: Option<Epoch>,
 }

@@ -252,8 +252,8 @@ impl Coordinator {
         let Some(newest) = self.own.as_ref().and_then(|own| own.runs.newest()) else { return };
         for (&peer, known) in &mut self.peers {
             let sealed = |healed: &mut Healed| healed.epoch.is_none_or(|epoch| newest.to > epoch);
-            if let Some(Healed { id, path, entries_merged, .. }) = known.healed.take_if(sealed) {
-                effects.push(Effect::RootAfter { id, peer, path, entries_merged, root: newest.root });
+            if let Some(Healed { id, path, .. }) = known.healed.take_if(sealed) {
+                effects.push(Effect::RootAfter { id, peer, path, root: newest.root });
             }
         }
     }
@@ -378,10 +378,7 @@ impl Coordinator {
         if let Some(known) = self.peers.get_mut(&peer) {
             match outcome {
                 Outcome::Healed if repaired.is_some() => {}
-                Outcome::Healed => {
-                    let Ended { id, entries_merged, .. } = ended;
-                    known.healed = Some(Healed { id, path, entries_merged, epoch });
-                }
+                Outcome::Healed => known.healed = Some(Healed { id: ended.id, path, epoch }),
                 Outcome::Stale => {}
                 Outcome::Refused
                 | Outcome::Lied

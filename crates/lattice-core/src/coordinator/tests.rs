@@ -850,7 +850,7 @@ fn a_healed_pull_is_proved_remembered_and_completed_by_our_next_seal() {
     assert!(effects.iter().any(bye));
 
     let effects = bench.seals(5);
-    let after = Effect::RootAfter { id, peer, path: Path::P2p, entries_merged: 0, root: root(5) };
+    let after = Effect::RootAfter { id, peer, path: Path::P2p, root: root(5) };
     assert!(effects.contains(&after));
     // The peer still shows the root that we have gone beyond.
     let newest = bench.epoch;

@@ -287,9 +287,7 @@ impl Shell {
             Effect::PullEnded { ended, route, root_before } => {
                 self.pull_ended(&ended, route.as_ref(), root_before.as_ref());
             }
-            Effect::RootAfter { id, peer, path, entries_merged, root } => {
-                self.root_after(id, peer, path, entries_merged, root.as_ref());
-            }
+            Effect::RootAfter { id, peer, path, root } => self.root_after(id, peer, path, root.as_ref()),
             Effect::Exchange { pull, number, peer, route, request, announce, last } => {
                 let asking = pulls::Asking { pull, number, peer, route, request, announce, last };
                 self.ask(asking);

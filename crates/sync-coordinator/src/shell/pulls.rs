@@ -128,18 +128,9 @@ impl Shell {
         }
     }
 
-    pub(super) fn root_after(
-        &mut self,
-        id: pull::Id,
-        peer: NodeId,
-        path: Path,
-        entries_merged: u64,
-        root: Option<&Root>,
-    ) {
+    pub(super) fn root_after(&mut self, id: pull::Id, peer: NodeId, path: Path, root: Option<&Root>) {
         let Some(Running { span, record, .. }) = self.running.remove(&id) else { return };
-        if entries_merged > 0 {
-            span.in_scope(|| self.report.root_after(peer, path, root));
-        }
+        span.in_scope(|| self.report.root_after(peer, path, root));
         if let Some(heal) = record {
             let root_after = root.map(|root| root.digest.to_string());
             self.hands.keeper.write(Write::Heal(Box::new(Heal { root_after, ..heal })));
