@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use lattice_core::model::{Content, EpochLength, Incarnation, Key};
 use lattice_core::time::{Monotonic, WallTime};
 use lattice_runtime::Clock;
-use state_store::engine::{Op, Step};
+use state_store::engine::{Begun, Op, Prepared, Sealer, Step};
 use state_store::{Engine, Now, Reader, Settings, Storage};
 
 use crate::stores::Store;
@@ -26,6 +26,7 @@ const ALL_GARBAGE: Duration = Duration::from_secs(40);
 /// An engine, and what time it is for it.
 pub(crate) struct InProcess {
     engine: Engine,
+    sealer: Sealer,
     reader: Reader,
     clock: Clock,
     /// How far its time is ahead of ours; both of its clocks go by it.
@@ -51,7 +52,8 @@ impl InProcess {
         let incarnations = Box::new(|| Incarnation([7; 16]));
         let engine = Engine::open(storage, settings, key, incarnations, now(&clock, ahead))?;
         let reader = engine.reader();
-        Ok(Self { engine, reader, clock, ahead, stopped: None })
+        let sealer = Sealer::start(|| {})?;
+        Ok(Self { engine, sealer, reader, clock, ahead, stopped: None })
     }
 
     fn now(&self) -> Now {
@@ -66,6 +68,28 @@ impl InProcess {
         }
         let now = self.now();
         self.engine.write(&ops, now)?;
+        Ok(())
+    }
+
+    /// A half of a step of sealing; whether there may be more to do.
+    fn seal_some(&mut self, prepared: fn(&mut Sealer) -> Option<Prepared>) -> Result<bool> {
+        let step = match prepared(&mut self.sealer) {
+            Some(prepared) => self.engine.end_step(prepared)?,
+            None if self.sealer.is_busy() => return Ok(false),
+            None => match self.engine.begin_step(self.now())? {
+                Begun::Done(step) => step,
+                Begun::Planned(plan) => {
+                    self.sealer.prepare(plan);
+                    return Ok(true);
+                }
+            },
+        };
+        Ok(step != Step::Idle)
+    }
+
+    /// Seals all that is due.
+    fn seal(&mut self) -> Result<()> {
+        while self.seal_some(Sealer::wait)? {}
         Ok(())
     }
 
@@ -92,32 +116,34 @@ impl InProcess {
                 Step::Sealed(_) => break Some(due.elapsed()),
             }
         };
-        self.engine.seal(now)?;
+        self.seal()?;
         Ok(sealed)
     }
 }
 
 impl Store for InProcess {
     fn write(&mut self, entries: &[(Bytes, Bytes)]) -> Result<()> {
+        for _ in 0..self.engine.pressure(self.now()) {
+            if !self.seal_some(Sealer::wait)? {
+                break;
+            }
+        }
         let began = Instant::now();
         self.put(entries)?;
         let wrote = began.elapsed();
-        // As long as the write took, and one step at least.
+        // At most as long as the write took.
         let sealing = Instant::now();
-        while self.engine.seal_step(self.now())? != Step::Idle && sealing.elapsed() < wrote {}
+        while self.seal_some(Sealer::ready)? && sealing.elapsed() < wrote {}
         Ok(())
     }
 
     fn rest(&mut self) -> Result<()> {
         for idle in [ALL_DUE, ALL_GARBAGE] {
             self.ahead += idle;
-            let now = self.now();
-            self.engine.seal(now)?;
-            self.engine.extend(now)?;
+            self.seal()?;
+            self.engine.extend(self.now())?;
         }
-        let now = self.now();
-        self.engine.seal(now)?;
-        Ok(())
+        self.seal()
     }
 
     fn get(&self, key: &Bytes) -> Result<Option<usize>> {

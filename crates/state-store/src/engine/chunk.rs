@@ -15,7 +15,9 @@ use super::tree::Tree;
 use super::{Engine, Error};
 use crate::format::Damaged;
 use crate::format::history::{self, Was};
+use crate::format::keys::Generation;
 use crate::format::node::{self, Age, KeyedNode};
+use crate::storage::{Batch, Storage};
 
 /// The least key hash.
 pub(super) const NO_HASH: KeyHash = KeyHash(Digest([0; 32]));
@@ -33,15 +35,28 @@ pub(super) fn without_generation(at: &[u8]) -> &[u8] {
     at.get(5..).unwrap_or_default()
 }
 
-impl Engine {
-    /// Takes entries, each with the epoch that it awaited, into the tree of `epoch`. Returns the root after it.
-    pub(super) fn take_into_tree(
-        &self,
-        work: &mut Work,
-        epoch: Epoch,
-        entries: Vec<(Epoch, Waiting)>,
-    ) -> Result<Option<Root>, Error> {
-        let tree = Tree::newest(self.storage(), self.generation);
+/// Takes entries into the tree of an epoch.
+#[derive(Clone, Copy)]
+pub(super) struct Taking<'a> {
+    pub(super) storage: &'a dyn Storage,
+    pub(super) generation: Generation,
+    pub(super) epoch: Epoch,
+}
+
+/// What that comes to.
+pub(super) struct Taken {
+    /// The nodes as they are now, and what they were.
+    nodes: Batch,
+    /// The entries' heads, with the epochs that they awaited, and what the tree had in their places.
+    entries: Vec<(Epoch, EntryHead, Option<EntryHead>)>,
+    /// The root after it.
+    pub(super) root: Option<Root>,
+}
+
+impl Taking<'_> {
+    /// Works out what entries, each with the epoch that it awaited, change in the tree.
+    pub(super) fn take(&self, entries: Vec<(Epoch, Waiting)>) -> Result<Taken, Error> {
+        let tree = Tree::newest(self.storage, self.generation);
         let loaded = RefCell::new(Loaded::default());
         let applied = apply(entries.iter().map(|(_, (_, head))| *head), |position: &Position| {
             let Some((keyed, age)) = tree.node(position)? else { return Ok(None) };
@@ -57,48 +72,69 @@ impl Engine {
             Ok(Some(node))
         });
         let applied = applied.map_err(|error| self.apply_error(error))?;
-        let Loaded { mut nodes, mut keys, heads } = loaded.into_inner();
+        let Loaded { nodes: mut before, mut keys, heads } = loaded.into_inner();
 
-        for (awaited, (key, head)) in entries {
-            self.settle_entry(work, awaited, &head, heads.get(&head.key_hash))?;
+        let settled = |(awaited, (key, head)): (Epoch, Waiting)| {
             keys.insert(head.key_hash, key);
-        }
+            (awaited, head, heads.get(&head.key_hash).copied())
+        };
+        let entries = entries.into_iter().map(settled).collect();
+        let mut nodes = Batch::default();
         for (position, changed) in applied.nodes {
             let at = self.generation.node(&position);
             let changed = KeyedNode::with_keys(changed, &keys)
                 .ok_or_else(|| Damaged::new(&at, "holds a key hash without a key"))?;
-            let before = nodes.remove(&position);
-            let first = before.as_ref().map_or(epoch, |(_, age)| age.first);
-            let framed = node::encode(&at, &changed, Age { since: epoch, first });
-            work.batch.put(at, framed);
-            if let Some((before, age)) = before.filter(|(_, age)| age.first < epoch) {
-                self.note_history(work, epoch, &position, (before, age), &changed.node)?;
+            let before = before.remove(&position);
+            let first = before.as_ref().map_or(self.epoch, |(_, age)| age.first);
+            let framed = node::encode(&at, &changed, Age { since: self.epoch, first });
+            nodes.put(at, framed);
+            if let Some((before, age)) = before.filter(|(_, age)| age.first < self.epoch) {
+                self.note_history(&mut nodes, &position, (before, age), &changed.node)?;
             }
         }
-        Ok(applied.root)
+        Ok(Taken { nodes, entries, root: applied.root })
     }
 
-    /// Notes what a node was before `epoch`, of which `after` is a part already or all.
+    /// Notes what a node was before the epoch, of which `after` is a part already or all.
     fn note_history(
         &self,
-        work: &mut Work,
-        epoch: Epoch,
+        nodes: &mut Batch,
         position: &Position,
         (mut before, age): (KeyedNode, Age),
         after: &Node,
     ) -> Result<(), Error> {
-        let at = self.generation.history(epoch, position);
+        let at = self.generation.history(self.epoch, position);
         let mut since = age.since;
-        if since == epoch {
+        if since == self.epoch {
             // An earlier chunk of the epoch changed it, too.
-            let tree = Tree::as_of(self.storage(), self.generation, epoch.previous());
+            let tree = Tree::as_of(self.storage, self.generation, self.epoch.previous());
             let earlier = tree.node(position)?;
             let (node, age) = earlier.ok_or_else(|| Damaged::new(&at, "is missing from the tree"))?;
             (before, since) = (node, age.since);
         }
         let framed = history::encode(&at, &Was::between(before, after), since);
-        work.batch.put(at, framed);
+        nodes.put(at, framed);
         Ok(())
+    }
+
+    fn apply_error(&self, error: ApplyError<Error>) -> Error {
+        match error {
+            ApplyError::Load(error) => error,
+            ApplyError::Missing { position } | ApplyError::Mismatch { position } => {
+                Damaged::new(&self.generation.node(&position), "is not what its parent commits to").into()
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Adds what was taken into the tree to a step, and what becomes of what it replaced. Returns the root after it.
+    pub(super) fn settle(&self, work: &mut Work, taken: Taken) -> Result<Option<Root>, Error> {
+        work.batch.append(taken.nodes);
+        for (awaited, head, sealed) in taken.entries {
+            self.settle_entry(work, awaited, &head, sealed.as_ref())?;
+        }
+        Ok(taken.root)
     }
 
     /// What becomes of a pending entry, and of the one that the tree had in its place.
@@ -163,15 +199,6 @@ impl Engine {
     fn counted(&self, work: &Work, expires: WallTime, hash: &KeyHash) -> bool {
         let at = self.generation.expiry(expires, hash);
         without_generation(&at) <= &work.state.expired_mark[..]
-    }
-
-    fn apply_error(&self, error: ApplyError<Error>) -> Error {
-        match error {
-            ApplyError::Load(error) => error,
-            ApplyError::Missing { position } | ApplyError::Mismatch { position } => {
-                Damaged::new(&self.generation.node(&position), "is not what its parent commits to").into()
-            }
-        }
     }
 }
 

@@ -12,8 +12,9 @@ use lattice_core::time::WallTime;
 
 use super::older;
 use super::open::{put, take};
+use super::prepare::SEAL_CHUNK;
 use super::records::{Records, parse_kept};
-use super::sealing::{CHUNK, SEAL_CHUNK, Work};
+use super::sealing::{CHUNK, Work};
 use super::{Engine, Error, Step};
 use crate::format::keys;
 use crate::storage::Batch;

@@ -16,7 +16,8 @@
 //! - `pending`: what awaits sealing; `older`: what was replaced, and is needed still.
 //! - `changes`: the order of commits, for those who watch.
 //! - `expiry`: gives back the space of values that expired.
-//! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `clock`, `settle`: when.
+//! - `sealing`, `chunk`, `garbage`, `rebuild`: the tree and its seals; `prepare`: the part of it that runs beside the
+//!   writer; `clock`, `settle`: when.
 //! - `read`, `serve`, `prove`, `sealed`, `export`: the readers; `shared`: what they share with the writer.
 //! - `damage`, `inquiry`, `repair`, `recovery`, `check`, `salvage`: what on the disk is not as it was written, and
 //!   what becomes of it.
@@ -38,6 +39,7 @@ mod merge;
 mod older;
 mod open;
 mod pending;
+mod prepare;
 mod prove;
 mod read;
 mod rebuild;
@@ -73,6 +75,7 @@ pub use damage::{DAMAGED_MAX, DamagedEntry, Finding, FindingKind};
 pub use group::{Committed, Group, Savepoint};
 pub use merge::{Merged, Origin};
 pub use open::OpenError;
+pub use prepare::{Plan, Prepared, Sealer};
 pub use prove::{ProveError, Proved};
 pub use read::{Comparison, Listed, OwnNodes, Page};
 pub(crate) use salvage::{Lost, stored};
@@ -163,6 +166,16 @@ pub enum Step {
     Worked,
     /// An epoch was sealed.
     Sealed(Epoch),
+}
+
+/// How a step of sealing begins.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is done.
+    Done(Step),
+    /// Its costly part is to be done, here or elsewhere ([`Plan::prepare`], [`Sealer`]), and handed to
+    /// [`Engine::end_step`].
+    Planned(Plan),
 }
 
 /// A run of seals, and how many of its entries had not expired at its end.

@@ -12,6 +12,7 @@ use lattice_core::clock::Clock;
 use lattice_core::model::{Epoch, Hlc, Incarnation, Key};
 use lattice_core::time::WallTime;
 
+use super::chunk::Taking;
 use super::open::{put, take};
 use super::pending::Added;
 use super::records::parse_kept;
@@ -128,7 +129,9 @@ impl Engine {
         let mut work = self.work();
         self.note_unreadable(&mut work.batch, &broken, now)?;
         if !due.is_empty() {
-            self.take_into_tree(&mut work, epoch, due)?;
+            let taking = Taking { storage: self.storage(), generation: self.generation, epoch };
+            let taken = taking.take(due)?;
+            self.settle(&mut work, taken)?;
         }
         let Work { mut batch, state } = work;
         added.write(&mut batch, self.generation, self.commits + 1);

@@ -15,18 +15,21 @@ use lattice_core::time::WallTime;
 use lattice_core::tree::root_of;
 
 use super::open::{before_epoch, each, put, take};
+use super::prepare::{Chunk, Place, Plan, Prepared};
 use super::shared::{Stats, View};
 use super::tree::Tree;
-use super::{Engine, Error, Now, SealedRun, Step};
+use super::{Begun, Engine, Error, Now, SealedRun, Step};
 use crate::format::{keys, record};
 use crate::storage::Batch;
 
 /// The most entries, or expiries, that one commit takes into account.
 pub(super) const CHUNK: usize = 1_024;
-/// The most entries that one commit takes into the tree: so many change as many buckets, and writes wait meanwhile.
-pub(super) const SEAL_CHUNK: usize = 256;
 /// With more entries than this due, epochs are left out.
 const MANY: usize = 4_096;
+/// So many entries that are due let writes wait for half a step; twice as many for twice as long, and so on up to
+/// what lets no more come in than is sealed.
+const PRESSING: usize = 16_384;
+const PRESSURE_MAX: usize = 8;
 /// At most so many epochs become one seal.
 const EPOCHS_MAX: u64 = 8;
 
@@ -43,38 +46,71 @@ impl Engine {
     /// # Errors
     /// When the disk fails, or the tree on it is damaged.
     pub fn seal_step(&mut self, now: Now) -> Result<Step, Error> {
+        match self.begin_step(now)? {
+            Begun::Done(step) => Ok(step),
+            Begun::Planned(plan) => self.end_step(plan.prepare()),
+        }
+    }
+
+    /// Begins such a step: does it, unless its costly part may be done elsewhere. Until that is handed to
+    /// [`Engine::end_step`], no other is begun.
+    ///
+    /// # Errors
+    /// Those of [`Engine::seal_step`].
+    pub fn begin_step(&mut self, now: Now) -> Result<Begun, Error> {
         if self.failed {
             return Err(Error::Failed);
         }
         self.observe(now);
         if self.look_into_suspicions(now)? == Step::Worked {
-            return Ok(Step::Worked);
+            return Ok(Begun::Done(Step::Worked));
         }
-        let step = self.seal_some(now);
-        if let Err(error) = &step {
-            // The next step looks into it.
-            self.shared.suspect_error(error);
-        }
-        step
+        let begun = self.begin_some(now);
+        self.told(begun)
     }
 
-    fn seal_some(&mut self, now: Now) -> Result<Step, Error> {
-        if self.rebuild.is_some() {
-            return self.rebuild_step(now);
+    /// Ends a step with what was prepared for it. What is out of date by now is dropped, to be planned again.
+    ///
+    /// # Errors
+    /// Those of [`Engine::seal_step`].
+    pub fn end_step(&mut self, prepared: Prepared) -> Result<Step, Error> {
+        if self.failed {
+            return Err(Error::Failed);
         }
-        let Some(time) = self.seal_clock.time(now) else { return self.release_held(now) };
-        if self.seals_ahead(time) {
-            return self.rebuild_begin(time);
-        }
-        if self.release_held(now)? == Step::Worked {
+        let Prepared { place, chunk } = prepared;
+        let (generation, after) = (self.generation, self.sealing);
+        if place != (Place { generation, epoch: self.state.open_epoch().previous(), after })
+            || self.rebuild.is_some()
+        {
             return Ok(Step::Worked);
         }
-        match self.first_pending() {
-            Some(epoch) => match self.due(time).filter(|due| epoch <= *due) {
-                Some(due) => self.seal_due(epoch, due),
-                None => self.clean(time),
-            },
-            None => self.clean(time),
+        let step = chunk.and_then(|chunk| self.seal_chunk(place.epoch, chunk));
+        self.told(step)
+    }
+
+    /// Leaves word of damage that was met: the next step looks into it.
+    fn told<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error) = &done {
+            self.shared.suspect_error(error);
+        }
+        done
+    }
+
+    fn begin_some(&mut self, now: Now) -> Result<Begun, Error> {
+        if self.rebuild.is_some() {
+            return self.rebuild_step(now).map(Begun::Done);
+        }
+        let Some(time) = self.seal_clock.time(now) else { return self.release_held(now).map(Begun::Done) };
+        if self.seals_ahead(time) {
+            return self.rebuild_begin(time).map(Begun::Done);
+        }
+        if self.release_held(now)? == Step::Worked {
+            return Ok(Begun::Done(Step::Worked));
+        }
+        let due = self.due(time);
+        match self.first_pending().zip(due).filter(|(first, due)| first <= due) {
+            Some((first, due)) => self.plan(first, due),
+            None => self.clean(time).map(Begun::Done),
         }
     }
 
@@ -91,6 +127,14 @@ impl Engine {
                 Step::Sealed(epoch) => newest = Some(epoch),
             }
         }
+    }
+
+    /// How many halves of steps are to be done before more is written, at most: the more, the more is due to be
+    /// sealed.
+    pub fn pressure(&self, now: Now) -> usize {
+        let due = self.seal_clock.time(now).and_then(|time| self.due(time));
+        let entries = due.and_then(|due| self.shared.pending().due(due)).map_or(0, |due| due.entries);
+        (entries / PRESSING).min(PRESSURE_MAX)
     }
 
     /// Extends the newest run over idle time up to now, durably, so that its new end may be told. Nothing
@@ -184,24 +228,32 @@ impl Engine {
         Work { batch: Batch::default(), state: self.state.clone() }
     }
 
-    /// Takes a chunk of the entries that are due into the tree, and seals an epoch with the last of them. `first` is
-    /// the first epoch that any await, `due` the newest that may be sealed.
-    fn seal_due(&mut self, first: Epoch, due: Epoch) -> Result<Step, Error> {
+    /// Plans the next chunk. `first` is the first epoch that any entries await, `due` the newest that may be sealed.
+    fn plan(&mut self, first: Epoch, due: Epoch) -> Result<Begun, Error> {
         if self.state.next_epoch() < first {
-            return self.extend_to(first.previous());
+            return self.extend_to(first.previous()).map(Begun::Done);
         }
         let epoch = self.sealed_next(due);
         let mut work = self.work();
         if !self.expire(&mut work, epoch)? {
+            return self.commit_work(work).map(Begun::Done);
+        }
+        // From here on the epoch takes no more: what comes meanwhile is the next one's. On the disk with the next
+        // commit, which is the first that could bring such an entry.
+        self.state.open_epoch = epoch.next().0;
+        let place = Place { generation: self.generation, epoch, after: self.sealing };
+        Ok(Begun::Planned(Plan::new(Arc::clone(&self.shared), place)))
+    }
+
+    /// Commits a chunk of what `epoch` seals, and the seal with the last of them.
+    fn seal_chunk(&mut self, epoch: Epoch, chunk: Chunk) -> Result<Step, Error> {
+        let Chunk { taken, up_to, last } = chunk;
+        let mut work = self.work();
+        if !self.expire(&mut work, epoch)? {
             return self.commit_work(work);
         }
-        let mut chunk = self.shared.pending().until(epoch, self.sealing, SEAL_CHUNK + 1);
-        let last = chunk.len() <= SEAL_CHUNK;
-        chunk.truncate(SEAL_CHUNK);
-        let up_to = chunk.last().map(|(_, (_, head))| head.key_hash);
-        let root = self.take_into_tree(&mut work, epoch, chunk)?;
+        let root = self.settle(&mut work, taken)?;
         if !last {
-            work.state.open_epoch = epoch.next().0;
             let step = self.commit_work(work)?;
             self.sealing = up_to;
             return Ok(step);

@@ -84,6 +84,8 @@ enum Command {
         incarnation: Incarnation,
         reply: Reply<()>,
     },
+    /// Something was prepared for the next seal.
+    Prepared,
     Stop,
 }
 
@@ -115,7 +117,7 @@ impl Drop for Place {
 /// Leaves commands for the writer. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Writer {
-    queue: SyncSender<Queued>,
+    queue: Arc<SyncSender<Queued>>,
     room: Arc<Semaphore>,
     clock: Clock,
     metrics: Metrics,
@@ -172,9 +174,11 @@ pub(crate) fn now(clock: &Clock) -> Now {
     Now { wall: WallTime(clock.wall_ms()), monotonic: Monotonic(clock.monotonic()) }
 }
 
-/// Sets a writer up around an engine.
+/// Sets a writer up around an engine. Within a runtime, which is the one of those who will wait for it.
 pub(crate) fn writer(engine: Engine, space: Space, clock: Clock, metrics: Metrics) -> (Writer, Idle) {
-    let (sender, queue) = sync_channel(QUEUE_MAX);
+    let (sender, receiver) = sync_channel(QUEUE_MAX);
+    let sender = Arc::new(sender);
+    let queue = (receiver, Arc::downgrade(&sender));
     let published = Published {
         seals: watch::Sender::new(engine.reader().seals()),
         local: broadcast::Sender::new(LOCAL_MESSAGES),

@@ -1,13 +1,14 @@
 //! What the writer's thread does: groups, seals, and telling those who wait.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lattice_core::model::Entry;
 use lattice_proto::metadata;
 use lattice_runtime::Clock;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
@@ -15,7 +16,9 @@ use tonic::{Code, Status};
 use super::shares::Shares;
 use super::space::Room;
 use super::{Command, LocalWrites, Published, Queued, Reply, Space, Writable, now, status};
-use crate::engine::{Committed, Engine, Error, Finding, FindingKind, Group, Merged, Step, WriteError};
+use crate::engine::{
+    Begun, Committed, Engine, Error, Finding, FindingKind, Group, Merged, Prepared, Sealer, Step, WriteError,
+};
 use crate::metrics::Metrics;
 
 /// The most commands, and about the most bytes, of one group.
@@ -34,6 +37,10 @@ pub(crate) struct Idle {
     engine: Engine,
     space: Space,
     queue: Receiver<Queued>,
+    /// To wake the writer when something was prepared; it does not keep it from ending.
+    nudge: Weak<SyncSender<Queued>>,
+    /// Where those who wait are.
+    runtime: Handle,
     clock: Clock,
     metrics: Metrics,
     published: Published,
@@ -71,36 +78,63 @@ impl Idle {
     pub(super) fn new(
         engine: Engine,
         space: Space,
-        queue: Receiver<Queued>,
+        queue: (Receiver<Queued>, Weak<SyncSender<Queued>>),
         clock: Clock,
         metrics: Metrics,
         published: Published,
     ) -> Self {
         let (local_writes, seal_after, shares) = (0, Duration::ZERO, Shares::default());
-        Self { engine, space, queue, clock, metrics, published, local_writes, seal_after, shares }
+        let runtime = Handle::current();
+        let (queue, nudge) = queue;
+        Self {
+            engine,
+            space,
+            queue,
+            nudge,
+            runtime,
+            clock,
+            metrics,
+            published,
+            local_writes,
+            seal_after,
+            shares,
+        }
     }
 
     /// Starts the thread. The receiver hears when it ends: a sender that was dropped says that it panicked.
     pub(crate) fn start(self) -> std::io::Result<(JoinHandle<()>, oneshot::Receiver<()>)> {
         let (ended, end) = oneshot::channel();
+        let nudge = self.nudge.clone();
+        let sealer = Sealer::start(move || {
+            let Some(queue) = nudge.upgrade() else { return };
+            // When it is full, the writer is awake.
+            let _ = queue.try_send(Queued { command: Command::Prepared, _place: None });
+        })?;
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
-            self.run();
+            self.run(sealer);
             let _ = ended.send(());
         })?;
         Ok((thread, end))
     }
 
-    fn run(mut self) {
+    fn run(mut self, mut sealer: Sealer) {
         let mut next = None;
         loop {
+            // More is written than is sealed: writes wait a little, rather than be refused some time later.
+            for _ in 0..self.engine.pressure(now(&self.clock)) {
+                if !self.seal(&mut sealer, Sealer::wait) {
+                    break;
+                }
+            }
             let began = self.clock.monotonic();
             let received = match next.take() {
                 Some(queued) => Ok(queued),
-                None => self.queue.recv_timeout(self.wait().max(self.shares.patience())),
+                None => self.queue.recv_timeout(self.wait(&mut sealer).max(self.shares.patience())),
             };
             self.look_at_the_disk();
             match received {
                 Ok(Queued { command: Command::Stop, .. }) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Queued { command: Command::Prepared, .. }) => {}
                 Ok(queued) => {
                     next = self.handle(queued);
                     self.shares.wrote(self.clock.monotonic().saturating_sub(began));
@@ -109,7 +143,7 @@ impl Idle {
             }
             while self.shares.may_seal() {
                 let began = self.clock.monotonic();
-                let more = self.seal();
+                let more = self.seal(&mut sealer, Sealer::ready);
                 self.shares.sealed(self.clock.monotonic().saturating_sub(began));
                 if !more {
                     break;
@@ -151,7 +185,10 @@ impl Idle {
                 room,
             ) => matches!(room, Room::Little(_)),
             // They write nothing then.
-            (Command::Extend { .. } | Command::ConfirmClock { .. } | Command::Stop, _) => true,
+            (
+                Command::Extend { .. } | Command::ConfirmClock { .. } | Command::Prepared | Command::Stop,
+                _,
+            ) => true,
         };
         if fits { None } else { self.published.writable.borrow().refusal() }
     }
@@ -162,8 +199,9 @@ impl Idle {
     }
 
     /// How long nothing will be due.
-    fn wait(&self) -> Duration {
-        if !self.may_seal() {
+    fn wait(&self, sealer: &mut Sealer) -> Duration {
+        // Whoever is waited for wakes us.
+        if !self.may_seal() || (sealer.is_busy() && !sealer.is_ready()) {
             return TICK;
         }
         match self.engine.next_due() {
@@ -176,8 +214,8 @@ impl Idle {
         }
     }
 
-    /// One step of sealing; whether there may be more to do.
-    fn seal(&mut self) -> bool {
+    /// One step of sealing, or one half of a step that the sealer prepares; whether there may be more to do.
+    fn seal(&mut self, sealer: &mut Sealer, prepared: fn(&mut Sealer) -> Option<Prepared>) -> bool {
         self.look_at_the_disk();
         if !self.may_seal() {
             return false;
@@ -185,7 +223,18 @@ impl Idle {
         let now = now(&self.clock);
         let halted = self.engine.view().stats.halted;
         self.engine.doubt_clock(self.published.verdict.borrow().refusal(now.monotonic).is_some());
-        let stepped = self.engine.seal_step(now);
+        let stepped = match prepared(sealer) {
+            Some(prepared) => self.engine.end_step(prepared),
+            None if sealer.is_busy() => return false,
+            None => match self.engine.begin_step(now) {
+                Ok(Begun::Done(step)) => Ok(step),
+                Ok(Begun::Planned(plan)) => {
+                    sealer.prepare(plan);
+                    return true;
+                }
+                Err(error) => Err(error),
+            },
+        };
         self.tell_findings();
         let more = match stepped {
             Ok(Step::Idle) => false,
@@ -255,6 +304,7 @@ impl Idle {
         let mut next = Some(first);
         while let Some(queued) = next.take() {
             match queued.command {
+                Command::Prepared => {}
                 Command::Write { ops, traceparent, reply } => {
                     trace = trace.or(traceparent);
                     let before = group.savepoint();
@@ -292,10 +342,20 @@ impl Idle {
             next = self.queue.try_recv().ok();
         }
         let outcome = self.commit(group, trace, started);
-        for told in told {
-            told(outcome.clone());
-        }
+        self.tell_all(told, outcome);
         rest
+    }
+
+    /// Tells those who waited for a commit: from within their runtime, where to wake many is one wake-up.
+    fn tell_all(&self, told: Vec<Told>, outcome: Result<(), Status>) {
+        if told.is_empty() {
+            return;
+        }
+        self.runtime.spawn(async move {
+            for told in told {
+                told(outcome.clone());
+            }
+        });
     }
 
     fn commit(&mut self, group: Group, trace: Option<String>, started: Duration) -> Result<(), Status> {
@@ -413,7 +473,7 @@ impl Idle {
                 }
                 tell(reply, Ok(()))(done.map(|_| ()));
             }
-            Command::Stop => {}
+            Command::Prepared | Command::Stop => {}
         }
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// How long sealing waits for writes that it owes time.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// The most that is made up for.
-const OWED_MAX: Duration = Duration::from_millis(250);
+/// The most that is made up for, or what one piece of work took, if that was longer: so long one holds up the other.
+const OWED_MAX: Duration = Duration::from_millis(10);
 
 /// Who had more of the writer's time lately.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Shares {
         self.quiet = false;
         let left = time.saturating_sub(self.sealing);
         self.sealing = self.sealing.saturating_sub(time);
-        self.writes = (self.writes + left).min(OWED_MAX);
+        self.writes = (self.writes + left).min(OWED_MAX.max(time));
     }
 
     /// No write came.
@@ -52,7 +52,7 @@ impl Shares {
         self.quiet = false;
         let left = time.saturating_sub(self.writes);
         self.writes = self.writes.saturating_sub(time);
-        self.sealing = (self.sealing + left).min(OWED_MAX);
+        self.sealing = (self.sealing + left).min(OWED_MAX.max(time));
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn what_was_had_long_ago_is_forgotten() {
         let mut shares = Shares::default();
-        (0..100).for_each(|_| shares.wrote(ms(1_000)));
+        (0..100).for_each(|_| shares.wrote(ms(3)));
         shares.sealed(OWED_MAX);
         shares.sealed(ms(1));
         assert!(!shares.may_seal());
