@@ -14,7 +14,8 @@ use lattice_core::time::{Monotonic, WallTime};
 use lattice_core::tree::apply;
 
 use crate::engine::{
-    Condition, Engine, Finding, Incarnations, Merged, Now, Op, Origin, Settings, WriteError, Written,
+    Begun, Condition, Engine, Finding, Incarnations, Merged, Now, Op, Origin, Settings, Step, WriteError,
+    Written,
 };
 use crate::storage::{Batch, MemoryStorage, Storage};
 
@@ -142,6 +143,24 @@ impl Store {
     pub(super) fn seal(&mut self) {
         let now = self.now();
         self.engine.seal(now).unwrap();
+    }
+
+    /// Seals what is due, each step in halves, with something merged before and after what another thread does.
+    pub(super) fn seal_beside(&mut self, entries: &[Entry]) {
+        let now = self.now();
+        loop {
+            match self.engine.begin_step(now).unwrap() {
+                Begun::Done(Step::Idle) => return,
+                Begun::Done(Step::Worked | Step::Sealed(_)) => {}
+                Begun::Planned(plan) => {
+                    let (before, after) = entries.split_at(entries.len() / 2);
+                    self.merge(before.to_vec());
+                    let prepared = plan.prepare();
+                    self.merge(after.to_vec());
+                    self.engine.end_step(prepared).unwrap();
+                }
+            }
+        }
     }
 
     /// Goes to where epoch `FIRST + epoch` is due, seals, and extends.

@@ -87,6 +87,7 @@ proptest! {
         order in proptest::collection::vec(any::<Index>(), 60),
         waits in proptest::collection::vec(0..3_000u64, 6),
         restart in any::<bool>(),
+        beside in any::<bool>(),
     ) {
         let mut store = Store::new(1);
         store.go(4_000);
@@ -95,7 +96,10 @@ proptest! {
         for (part, wait) in entries.chunks(part).zip(&waits) {
             store.merge(part.to_vec());
             store.go(store.wall + wait);
-            store.seal();
+            match beside {
+                true => store.seal_beside(&entries),
+                false => store.seal(),
+            }
             if restart {
                 store = store.restarted();
             }

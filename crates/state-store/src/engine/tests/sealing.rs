@@ -4,7 +4,7 @@ use lattice_core::model::Epoch;
 use lattice_core::seal::Run;
 
 use super::fixture::*;
-use crate::engine::{Origin, Step};
+use crate::engine::{Begun, Origin, Step};
 use crate::format::keys;
 use crate::storage::MemoryStorage;
 
@@ -120,6 +120,62 @@ fn a_kill_between_any_two_commits_leaves_the_same_seals() {
         engine.seal(now).unwrap();
         assert_eq!(engine.view().runs, runs);
     }
+}
+
+#[test]
+fn what_is_written_while_a_chunk_is_prepared_waits_for_the_next_epoch() {
+    let mut store = Store::new(1);
+    store.merge(vec![entry("a", 10, Some("1")), entry("b", 10, Some("1"))]);
+    store.go(3_000);
+    let Begun::Planned(plan) = store.engine.begin_step(store.now()).unwrap() else { panic!("it is due") };
+    let late = vec![entry("a", 20, Some("2")), entry("c", 20, Some("1"))];
+    store.merge(late.clone());
+    let prepared = plan.prepare();
+    assert_eq!(store.engine.end_step(prepared).unwrap(), Step::Sealed(Epoch(FIRST)));
+    let sealed = [entry("a", 10, Some("1")), entry("b", 10, Some("1"))];
+    assert_eq!(store.root_at(0), Some(expected_root(&sealed, 0)));
+    // Also when the process ends before the next seal.
+    let mut store = store.restarted();
+    store.seal_through(5);
+    assert_eq!(store.root_at(5), Some(expected_root(sealed.iter().chain(&late), 5)));
+}
+
+#[test]
+fn what_was_prepared_for_another_state_of_the_tree_is_dropped() {
+    let mut store = Store::new(1);
+    let entries: Vec<_> = (0..1_000).map(|number| entry(&format!("{number}"), 10, Some("x"))).collect();
+    store.merge(entries.clone());
+    store.go(3_000);
+    let plan = |store: &mut Store| match store.engine.begin_step(store.now()).unwrap() {
+        Begun::Planned(plan) => plan.prepare(),
+        Begun::Done(step) => panic!("{step:?}"),
+    };
+    let (first, again) = (plan(&mut store), plan(&mut store));
+    assert_eq!(store.engine.end_step(first).unwrap(), Step::Worked);
+    assert_eq!(store.engine.end_step(again).unwrap(), Step::Worked);
+    let old = plan(&mut store);
+    store.seal();
+    assert_eq!(store.engine.end_step(old).unwrap(), Step::Worked);
+    assert_eq!(store.root_at(0), Some(expected_root(&entries, 0)));
+}
+
+#[test]
+fn the_more_is_due_the_more_is_sealed_before_the_next_write() {
+    let mut store = Store::new(1);
+    assert_eq!(store.engine.pressure(store.now()), 0);
+    let mut entries = (0..).map(|number| entry(&format!("{number}"), 10, Some("x")));
+    for _ in 0..17 {
+        store.merge(entries.by_ref().take(1_000).collect());
+    }
+    assert_eq!(store.engine.pressure(store.now()), 0, "nothing of it is due");
+    store.go(3_000);
+    assert_eq!(store.engine.pressure(store.now()), 1);
+    for _ in 0..17 {
+        store.merge(entries.by_ref().take(1_000).collect());
+    }
+    assert_eq!(store.engine.pressure(store.now()), 2);
+    store.seal();
+    assert_eq!(store.engine.pressure(store.now()), 0);
 }
 
 #[test]
