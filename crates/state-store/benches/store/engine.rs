@@ -67,7 +67,15 @@ impl InProcess {
             ops.push(Op::Put { key, value, ttl: None, condition: None });
         }
         let now = self.now();
-        self.engine.write(&ops, now)?;
+        let mut group = self.engine.begin()?;
+        self.engine.stage_write(&mut group, &ops, now)?;
+        match self.sealer.ready() {
+            Some(prepared) => {
+                let (committed, step) = self.engine.commit_sealing(group, prepared);
+                (committed?, step?);
+            }
+            None => drop(self.engine.commit(group)?),
+        }
         Ok(())
     }
 
@@ -133,7 +141,7 @@ impl Store for InProcess {
         let wrote = began.elapsed();
         // At most as long as the write took.
         let sealing = Instant::now();
-        while self.seal_some(Sealer::ready)? && sealing.elapsed() < wrote {}
+        while !self.sealer.is_busy() && self.seal_some(Sealer::ready)? && sealing.elapsed() < wrote {}
         Ok(())
     }
 

@@ -53,6 +53,17 @@ pub(super) struct Taken {
     pub(super) root: Option<Root>,
 }
 
+impl Taken {
+    /// Whether none of the entries was beaten by what the tree had already: that moves what was replaced.
+    pub(super) fn stands_alone(&self) -> bool {
+        let beaten = |head: &EntryHead, sealed: &EntryHead| sealed != head && sealed.dominates(head);
+        !self
+            .entries
+            .iter()
+            .any(|(_, head, sealed)| sealed.as_ref().is_some_and(|sealed| beaten(head, sealed)))
+    }
+}
+
 impl Taking<'_> {
     /// Works out what entries, each with the epoch that it awaited, change in the tree.
     pub(super) fn take(&self, entries: Vec<(Epoch, Waiting)>) -> Result<Taken, Error> {

@@ -12,21 +12,21 @@ use lattice_core::time::WallTime;
 
 use super::older;
 use super::open::{put, take};
-use super::prepare::SEAL_CHUNK;
+use super::prepare::CHUNK_MIN;
 use super::records::{Records, parse_kept};
 use super::sealing::{CHUNK, Work};
 use super::{Engine, Error, Step};
 use crate::format::keys;
 use crate::storage::Batch;
 
-/// How many records are deleted with one commit: more than were added for those that it seals, so that they never
-/// pile up, and no more than that, since writes wait meanwhile.
-const RECORDS: usize = 4 * SEAL_CHUNK;
+/// How many records are deleted with one commit, or as many as it writes, if those are more: so that they never pile
+/// up. No more than that, since writes wait meanwhile.
+const RECORDS: usize = 4 * CHUNK_MIN;
 
 impl Engine {
     /// Deletes what is out of reach by now.
     pub(super) fn collect(&self, work: &mut Work) -> Result<(), Error> {
-        for (at, framed) in self.unreachable(RECORDS)? {
+        for (at, framed) in self.unreachable(RECORDS.max(work.batch.len()))? {
             if at.first() == Some(&keys::OLDER)
                 && let Ok(kept) = parse_kept(&at, framed)
             {

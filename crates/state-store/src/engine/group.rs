@@ -9,8 +9,10 @@ use lattice_core::model::Entry;
 
 use super::held::Held;
 use super::pending::Added;
+use super::prepare::Prepared;
 use super::records::Records;
-use super::{Engine, Error};
+use super::sealing::Work;
+use super::{Engine, Error, Step};
 use crate::format::record;
 use crate::storage::Batch;
 
@@ -124,20 +126,59 @@ impl Engine {
         if group.batch.is_empty() {
             return Ok(group.committed);
         }
-        self.note_changes(&mut group)?;
+        self.complete(&mut group)?;
+        super::open::put(&mut group.batch, "state", &group.state);
+        self.commit_batch(&mut group.batch)?;
+        self.state = group.state.clone();
+        Ok(self.conclude(group))
+    }
+
+    /// Commits a group, and what was prepared for a seal with it where that can be: one flush for both. The second
+    /// result is that of [`Engine::end_step`].
+    pub fn commit_sealing(
+        &mut self,
+        mut group: Group,
+        prepared: Prepared,
+    ) -> (Result<Committed, Error>, Result<Step, Error>) {
+        if group.is_empty() || !self.expects(&prepared) || !prepared.stands_alone() {
+            return (self.commit(group), self.end_step(prepared));
+        }
+        if let Err(error) = self.complete(&mut group) {
+            return (Err(error), Ok(Step::Worked));
+        }
+        let mut work = Work { batch: std::mem::take(&mut group.batch), state: group.state.clone() };
+        work.batch.savepoint();
+        let ending = self.stage_chunk(&mut work, prepared);
+        if ending.is_err() {
+            work.batch.roll_back();
+            work.state = group.state.clone();
+        }
+        if let Err(error) = self.commit_staged(work) {
+            return (Err(error), Err(Error::Failed));
+        }
+        let committed = self.conclude(group);
+        let step = ending.map(|ending| self.conclude_chunk(ending));
+        (Ok(committed), self.told(step))
+    }
+
+    /// Writes down what a group as a whole needs noted.
+    fn complete(&self, group: &mut Group) -> Result<(), Error> {
+        self.note_changes(group)?;
         group.pending.write(&mut group.batch, self.generation, self.commits + 1);
         group.state.commit += 1;
         group.state.clock = group.clock.last().0;
-        super::open::put(&mut group.batch, "state", &group.state);
-        self.commit_batch(&mut group.batch)?;
-        self.state = group.state;
+        Ok(())
+    }
+
+    /// A group is on the disk.
+    fn conclude(&mut self, group: Group) -> Committed {
         self.clock = group.clock;
         self.held = group.held;
         self.damaged = group.damaged;
         self.let_wait(group.pending);
         self.tell_changes(&group.changed);
         self.publish_stats();
-        Ok(group.committed)
+        group.committed
     }
 
     /// The one way to the disk. Commits are numbered, so that a database which lost some shows it.

@@ -17,8 +17,12 @@ use super::chunk::{Taken, Taking};
 use super::shared::Shared;
 use crate::format::keys::Generation;
 
-/// The most entries that one commit takes into the tree: so many change as many buckets, and writes wait meanwhile.
-pub(super) const SEAL_CHUNK: usize = 256;
+/// The entries that one commit takes into the tree: so many change as many buckets, and writes wait meanwhile. The
+/// more are due, the more it takes, for the fewer commits.
+pub(super) const CHUNK_MIN: usize = 256;
+const CHUNK_MAX: usize = 1_024;
+/// A chunk is this part of what is due.
+const CHUNKS: usize = 64;
 
 /// Where sealing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(super) struct Place {
 pub struct Plan {
     shared: Arc<Shared>,
     place: Place,
+    /// The most entries.
+    size: usize,
 }
 
 /// What that changes in the tree, ready to be committed.
@@ -52,8 +58,9 @@ pub(super) struct Chunk {
 }
 
 impl Plan {
-    pub(super) fn new(shared: Arc<Shared>, place: Place) -> Self {
-        Self { shared, place }
+    /// The next chunk of `due` entries.
+    pub(super) fn new(shared: Arc<Shared>, place: Place, due: usize) -> Self {
+        Self { shared, place, size: (due / CHUNKS).clamp(CHUNK_MIN, CHUNK_MAX) }
     }
 
     /// Does the work. What goes wrong is told by [`super::Engine::end_step`].
@@ -64,12 +71,19 @@ impl Plan {
 
     fn chunk(&self) -> Result<Chunk, Error> {
         let Place { generation, epoch, after } = self.place;
-        let mut entries = self.shared.pending().until(epoch, after, SEAL_CHUNK + 1);
-        let last = entries.len() <= SEAL_CHUNK;
-        entries.truncate(SEAL_CHUNK);
+        let mut entries = self.shared.pending().until(epoch, after, self.size + 1);
+        let last = entries.len() <= self.size;
+        entries.truncate(self.size);
         let up_to = entries.last().map(|(_, (_, head))| head.key_hash);
         let taking = Taking { storage: &*self.shared.storage, generation, epoch };
         Ok(Chunk { taken: taking.take(entries)?, up_to, last })
+    }
+}
+
+impl Prepared {
+    /// Whether it touches nothing but the tree, so that it can be committed together with anything else.
+    pub(super) fn stands_alone(&self) -> bool {
+        self.chunk.as_ref().is_ok_and(|chunk| chunk.taken.stands_alone())
     }
 }
 

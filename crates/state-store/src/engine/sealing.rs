@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lattice_core::clock::Clock;
-use lattice_core::model::Epoch;
+use lattice_core::model::{Epoch, Hlc, KeyHash};
 use lattice_core::seal::{RUNS_MAX, Root, Run};
 use lattice_core::time::WallTime;
 use lattice_core::tree::root_of;
@@ -37,6 +37,26 @@ const EPOCHS_MAX: u64 = 8;
 pub(super) struct Work {
     pub(super) batch: Batch,
     pub(super) state: record::State,
+}
+
+/// A seal on its way to the disk.
+pub(super) struct Seal {
+    sealed: SealedRun,
+    /// It makes the newest run longer, or the oldest one be forgotten.
+    extends: bool,
+    forgets: bool,
+    /// Where the clock goes on.
+    high: Hlc,
+}
+
+/// What a chunk on its way to the disk comes to.
+pub(super) enum Ending {
+    /// Nothing: more has expired by then than one commit counts.
+    Expired,
+    /// A part of the epoch, up to a key hash.
+    Chunk { up_to: Option<KeyHash> },
+    /// All of it.
+    Seal(Seal),
 }
 
 impl Engine {
@@ -77,19 +97,22 @@ impl Engine {
         if self.failed {
             return Err(Error::Failed);
         }
-        let Prepared { place, chunk } = prepared;
-        let (generation, after) = (self.generation, self.sealing);
-        if place != (Place { generation, epoch: self.state.open_epoch().previous(), after })
-            || self.rebuild.is_some()
-        {
+        if !self.expects(&prepared) {
             return Ok(Step::Worked);
         }
-        let step = chunk.and_then(|chunk| self.seal_chunk(place.epoch, chunk));
+        let step = self.seal_chunk(prepared);
         self.told(step)
     }
 
+    /// Whether the tree is still the one that something was prepared for.
+    pub(super) fn expects(&self, prepared: &Prepared) -> bool {
+        let epoch = self.state.open_epoch().previous();
+        let place = Place { generation: self.generation, epoch, after: self.sealing };
+        prepared.place == place && self.rebuild.is_none()
+    }
+
     /// Leaves word of damage that was met: the next step looks into it.
-    fn told<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn told<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &done {
             self.shared.suspect_error(error);
         }
@@ -242,31 +265,53 @@ impl Engine {
         // commit, which is the first that could bring such an entry.
         self.state.open_epoch = epoch.next().0;
         let place = Place { generation: self.generation, epoch, after: self.sealing };
-        Ok(Begun::Planned(Plan::new(Arc::clone(&self.shared), place)))
+        let entries = self.shared.pending().due(due).map_or(0, |due| due.entries);
+        Ok(Begun::Planned(Plan::new(Arc::clone(&self.shared), place, entries)))
     }
 
-    /// Commits a chunk of what `epoch` seals, and the seal with the last of them.
-    fn seal_chunk(&mut self, epoch: Epoch, chunk: Chunk) -> Result<Step, Error> {
-        let Chunk { taken, up_to, last } = chunk;
+    /// Commits a chunk of what an epoch seals.
+    fn seal_chunk(&mut self, prepared: Prepared) -> Result<Step, Error> {
         let mut work = self.work();
-        if !self.expire(&mut work, epoch)? {
-            return self.commit_work(work);
+        let ending = self.stage_chunk(&mut work, prepared)?;
+        self.commit_staged(work)?;
+        Ok(self.conclude_chunk(ending))
+    }
+
+    /// Adds such a chunk to a commit, and the seal to that of the last.
+    pub(super) fn stage_chunk(&self, work: &mut Work, prepared: Prepared) -> Result<Ending, Error> {
+        let Prepared { place: Place { epoch, .. }, chunk } = prepared;
+        let Chunk { taken, up_to, last } = chunk?;
+        if !self.expire(work, epoch)? {
+            return Ok(Ending::Expired);
         }
-        let root = self.settle(&mut work, taken)?;
+        let root = self.settle(work, taken)?;
         if !last {
-            let step = self.commit_work(work)?;
-            self.sealing = up_to;
-            return Ok(step);
+            return Ok(Ending::Chunk { up_to });
         }
         // The root of the epochs before was never there, unless nothing changed since.
         let from = self.shared.pending().due(epoch).map_or(epoch, |due| due.last);
         self.remove_lists(&mut work.batch, epoch)?;
-        self.finish(work, from, epoch, root)?;
-        self.sealing = None;
-        let sealed = self.shared.pending_mut().take(epoch);
-        drop(sealed);
-        self.publish_stats();
-        Ok(Step::Sealed(epoch))
+        Ok(Ending::Seal(self.stage_seal(work, from, epoch, root)))
+    }
+
+    /// A chunk is on the disk.
+    pub(super) fn conclude_chunk(&mut self, ending: Ending) -> Step {
+        match ending {
+            Ending::Expired => Step::Worked,
+            Ending::Chunk { up_to } => {
+                self.sealing = up_to;
+                Step::Worked
+            }
+            Ending::Seal(seal) => {
+                let epoch = seal.sealed.run.to;
+                self.conclude_seal(seal);
+                self.sealing = None;
+                let sealed = self.shared.pending_mut().take(epoch);
+                drop(sealed);
+                self.publish_stats();
+                Step::Sealed(epoch)
+            }
+        }
     }
 
     /// The next epoch to seal, which is the first that something awaits, or a later one up to `due`: a store that has
@@ -303,7 +348,9 @@ impl Engine {
             return self.commit_work(work);
         }
         let root = self.root()?;
-        self.finish(work, self.state.next_epoch(), epoch, root)?;
+        let seal = self.stage_seal(&mut work, self.state.next_epoch(), epoch, root);
+        self.commit_staged(work)?;
+        self.conclude_seal(seal);
         Ok(Step::Worked)
     }
 
@@ -341,17 +388,23 @@ impl Engine {
         Ok(all)
     }
 
-    fn commit_work(&mut self, mut work: Work) -> Result<Step, Error> {
-        self.collect(&mut work)?;
-        put(&mut work.batch, "state", &work.state);
-        self.commit_batch(&mut work.batch)?;
-        self.state = work.state;
+    fn commit_work(&mut self, work: Work) -> Result<Step, Error> {
+        self.commit_staged(work)?;
         self.publish_stats();
         Ok(Step::Worked)
     }
 
-    /// Commits a seal of everything up to `epoch`, and then publishes it. The root is that of the epochs from `from`.
-    fn finish(&mut self, mut work: Work, from: Epoch, epoch: Epoch, root: Option<Root>) -> Result<(), Error> {
+    /// Commits a step, and deletes some of what is out of reach with it.
+    pub(super) fn commit_staged(&mut self, mut work: Work) -> Result<(), Error> {
+        self.collect(&mut work)?;
+        put(&mut work.batch, "state", &work.state);
+        self.commit_batch(&mut work.batch)?;
+        self.state = work.state;
+        Ok(())
+    }
+
+    /// Adds a seal of everything up to `epoch` to a commit. The root is that of the epochs from `from`.
+    fn stage_seal(&self, work: &mut Work, from: Epoch, epoch: Epoch, root: Option<Root>) -> Seal {
         let state_size = root.map_or(0, |root| root.entries.saturating_sub(work.state.expired));
         debug_assert!(self.state.next_epoch() <= from && from <= epoch, "an epoch is sealed once");
         let extends = self
@@ -373,23 +426,23 @@ impl Engine {
         work.state.next_epoch = epoch.next().0;
         work.state.open_epoch = work.state.next_epoch;
         // Nothing is stamped into a sealed epoch, also when the clock goes back a little.
-        let high = before_epoch(epoch.next(), self.settings().epoch_length).max(self.clock.last());
+        let last = self.clock.last().max(Hlc(work.state.clock));
+        let high = before_epoch(epoch.next(), self.settings().epoch_length).max(last);
         work.state.clock = high.0;
-        self.collect(&mut work)?;
-        put(&mut work.batch, "state", &work.state);
-        self.commit_batch(&mut work.batch)?;
+        Seal { sealed, extends: extends.is_some(), forgets: forgotten.is_some(), high }
+    }
 
-        self.state = work.state;
-        self.clock = Clock::new(self.settings().max_clock_drift, high);
-        if extends.is_some() {
+    /// A seal is on the disk: it may be told.
+    fn conclude_seal(&mut self, seal: Seal) {
+        self.clock = Clock::new(self.settings().max_clock_drift, seal.high);
+        if seal.extends {
             self.runs.pop_back();
         }
-        if forgotten.is_some() {
+        if seal.forgets {
             self.runs.pop_front();
         }
-        self.runs.push_back(sealed);
+        self.runs.push_back(seal.sealed);
         self.publish();
-        Ok(())
     }
 
     /// Publishes the seals. Signs the newest one: it is on the disk.

@@ -89,6 +89,13 @@ enum Command {
     Stop,
 }
 
+impl Command {
+    /// Whether it is committed in a group, which may take along what was prepared for a seal.
+    fn joins(&self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Merge { .. })
+    }
+}
+
 /// A command, and its share of the queue.
 struct Queued {
     command: Command,

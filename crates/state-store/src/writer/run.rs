@@ -136,12 +136,14 @@ impl Idle {
                 Ok(Queued { command: Command::Stop, .. }) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Queued { command: Command::Prepared, .. }) => {}
                 Ok(queued) => {
-                    next = self.handle(queued);
+                    next = self.handle(queued, &mut sealer).or_else(|| self.queue.try_recv().ok());
                     self.shares.wrote(self.clock.monotonic().saturating_sub(began));
                 }
                 Err(RecvTimeoutError::Timeout) => self.shares.waited(),
             }
-            while self.shares.may_seal() {
+            // What is prepared goes to the disk with the next write, if there is one.
+            let joins = next.as_ref().is_some_and(|next| next.command.joins());
+            while self.shares.may_seal() && !(joins && sealer.is_ready()) {
                 let began = self.clock.monotonic();
                 let more = self.seal(&mut sealer, Sealer::ready);
                 self.shares.sealed(self.clock.monotonic().saturating_sub(began));
@@ -235,8 +237,22 @@ impl Idle {
                 Err(error) => Err(error),
             },
         };
+        let more = self.stepped(stepped);
+        let view = self.engine.view();
+        if view.stats.halted != halted {
+            match view.stats.halted {
+                true => tracing::warn!(reason = view.halted, "sealing is halted"),
+                false => tracing::info!("sealing goes on"),
+            }
+            self.publish();
+        }
+        more
+    }
+
+    /// Tells what a step came to; whether there may be more to do.
+    fn stepped(&mut self, stepped: Result<Step, Error>) -> bool {
         self.tell_findings();
-        let more = match stepped {
+        match stepped {
             Ok(Step::Idle) => false,
             Ok(Step::Worked) => {
                 self.publish();
@@ -253,16 +269,7 @@ impl Idle {
                 self.seal_after = self.clock.monotonic() + SEAL_RETRY;
                 false
             }
-        };
-        let view = self.engine.view();
-        if view.stats.halted != halted {
-            match view.stats.halted {
-                true => tracing::warn!(reason = view.halted, "sealing is halted"),
-                false => tracing::info!("sealing goes on"),
-            }
-            self.publish();
         }
-        more
     }
 
     /// Says what was found damaged, once.
@@ -283,7 +290,7 @@ impl Idle {
 
     /// Handles a command, and with it as many changes that wait as one commit takes. Returns a command that was
     /// taken from the queue and has to wait its turn.
-    fn handle(&mut self, first: Queued) -> Option<Queued> {
+    fn handle(&mut self, first: Queued, sealer: &mut Sealer) -> Option<Queued> {
         if let Some(refusal) = self.no_room_for(&first.command) {
             self.single(first.command, Some(refusal));
             return None;
@@ -341,7 +348,8 @@ impl Idle {
             }
             next = self.queue.try_recv().ok();
         }
-        let outcome = self.commit(group, trace, started);
+        let prepared = if self.may_seal() { sealer.ready() } else { None };
+        let outcome = self.commit(group, prepared, trace, started);
         self.tell_all(told, outcome);
         rest
     }
@@ -358,9 +366,22 @@ impl Idle {
         });
     }
 
-    fn commit(&mut self, group: Group, trace: Option<String>, started: Duration) -> Result<(), Status> {
+    fn commit(
+        &mut self,
+        group: Group,
+        prepared: Option<Prepared>,
+        trace: Option<String>,
+        started: Duration,
+    ) -> Result<(), Status> {
         let empty = group.is_empty();
-        match self.engine.commit(group) {
+        let (committed, stepped) = match prepared {
+            Some(prepared) => {
+                let (committed, stepped) = self.engine.commit_sealing(group, prepared);
+                (committed, Some(stepped))
+            }
+            None => (self.engine.commit(group), None),
+        };
+        let outcome = match committed {
             Ok(committed) => {
                 if !empty {
                     self.metrics.committed(self.clock.monotonic().saturating_sub(started));
@@ -369,7 +390,11 @@ impl Idle {
                 Ok(())
             }
             Err(error) => Err(self.failed(&error, "commit")),
+        };
+        if let (Ok(()), Some(stepped)) = (&outcome, stepped) {
+            self.stepped(stepped);
         }
+        outcome
     }
 
     fn committed(&mut self, committed: Committed, traceparent: String) {

@@ -145,8 +145,9 @@ impl Store {
         self.engine.seal(now).unwrap();
     }
 
-    /// Seals what is due, each step in halves, with something merged before and after what another thread does.
-    pub(super) fn seal_beside(&mut self, entries: &[Entry]) {
+    /// Seals what is due, each step in halves, with something merged before and after what another thread does, or
+    /// committed together with that.
+    pub(super) fn seal_beside(&mut self, entries: &[Entry], together: bool) {
         let now = self.now();
         loop {
             match self.engine.begin_step(now).unwrap() {
@@ -156,8 +157,15 @@ impl Store {
                     let (before, after) = entries.split_at(entries.len() / 2);
                     self.merge(before.to_vec());
                     let prepared = plan.prepare();
-                    self.merge(after.to_vec());
-                    self.engine.end_step(prepared).unwrap();
+                    if together {
+                        let mut group = self.engine.begin().unwrap();
+                        self.engine.stage_merge(&mut group, after.to_vec(), Origin::Delta, now).unwrap();
+                        let (committed, step) = self.engine.commit_sealing(group, prepared);
+                        (committed.unwrap(), step.unwrap());
+                    } else {
+                        self.merge(after.to_vec());
+                        self.engine.end_step(prepared).unwrap();
+                    }
                 }
             }
         }

@@ -87,7 +87,7 @@ proptest! {
         order in proptest::collection::vec(any::<Index>(), 60),
         waits in proptest::collection::vec(0..3_000u64, 6),
         restart in any::<bool>(),
-        beside in any::<bool>(),
+        beside in proptest::option::of(any::<bool>()),
     ) {
         let mut store = Store::new(1);
         store.go(4_000);
@@ -97,8 +97,8 @@ proptest! {
             store.merge(part.to_vec());
             store.go(store.wall + wait);
             match beside {
-                true => store.seal_beside(&entries),
-                false => store.seal(),
+                Some(together) => store.seal_beside(&entries, together),
+                None => store.seal(),
             }
             if restart {
                 store = store.restarted();
