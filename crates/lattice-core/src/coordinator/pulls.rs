@@ -21,6 +21,8 @@ use rand::RngExt as _;
 
 /// A pull is given up after so many request timeouts without anything new.
 const STALL_TIMEOUTS: u32 = 12;
+/// And when it has waited for so many of them for answers that bring little.
+const PATIENCE_TIMEOUTS: u32 = 12;
 
 /// A pull under way.
 #[derive(Debug)]
@@ -286,6 +288,7 @@ impl Coordinator {
             request_timeout: self.config.request_timeout,
             pause_max,
             stall_timeout: pause_max.saturating_add(self.config.request_timeout) * STALL_TIMEOUTS,
+            patience: self.config.request_timeout * PATIENCE_TIMEOUTS,
             max_clock_drift: self.config.max_clock_drift,
         };
         let pull = if repair { Pull::repair(now, config, lost) } else { Pull::new(now, config) };

@@ -10,17 +10,33 @@ use crate::time::Monotonic;
 pub(super) struct Asking {
     pub(super) number: u64,
     pub(super) ask: Ask,
+    pub(super) asked: Monotonic,
     pub(super) until: Monotonic,
     /// It was asked again with a fresh challenge.
     pub(super) challenged: bool,
 }
 
 impl Pull {
-    pub(super) fn ask(&mut self, now: Monotonic, ask: Ask, challenged: bool, effects: &mut Vec<Effect>) {
+    /// Asks the peer, unless it has kept us waiting for too long with too little.
+    pub(super) fn ask(
+        &mut self,
+        now: Monotonic,
+        ask: Ask,
+        challenged: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failed> {
+        if self.pace.is_over() {
+            // So little is no reason to begin again at once.
+            self.verified_new = false;
+            let patience = self.config.patience.as_millis();
+            let detail = format!("waited {patience} ms in all for answers that bring too little");
+            return Err(Failed::new(Outcome::TimedOut, detail));
+        }
         self.number += 1;
         let (number, until) = (self.number, now + self.config.pause_max + self.config.request_timeout);
         effects.push(self.question(ask.clone(), false));
-        self.asking = Some(Asking { number, ask, until, challenged });
+        self.asking = Some(Asking { number, ask, asked: now, until, challenged });
+        Ok(())
     }
 
     pub(super) fn question(&self, ask: Ask, last: bool) -> Effect {

@@ -106,6 +106,7 @@ impl Wanted {
         time: WallTime,
     ) -> Result<Fetched, Failed> {
         let (pages, chains) = answer;
+        let by_key = fetch.by_key();
         let Fetch { items, under: (_, whole) } = fetch;
         if pages.is_empty() || pages.len() > items.len() {
             return Err(Failed::new(Outcome::Refused, "answered with other buckets than those asked for"));
@@ -159,8 +160,9 @@ impl Wanted {
         for (item, page, node, _) in rebuilt {
             left.extend(fetched.take(item, page, node, epoch, time)?);
         }
-        let progress = fetched.entries.len() + fetched.split.len() + fetched.told.len() + fetched.again.len();
-        if progress == 0 && !left.is_empty() {
+        // A head is what was told before: whoever asked for its entry would ask for ever.
+        let moved = !(fetched.entries.is_empty() && fetched.split.is_empty() && fetched.again.is_empty());
+        if by_key && !moved {
             return Err(Failed::new(Outcome::Refused, "answered with none of the entries asked for"));
         }
         for item in items {

@@ -15,11 +15,14 @@
 //! A repair is a pull of single keys, whose entries are damaged here: it goes down the same tree, by pages that are
 //! verified alike, and proves nothing of what it does not look for.
 //!
+//! A peer that answers in time but brings next to nothing is given up as well: see [`pace`].
+//!
 //! The pull decides what to ask; sending, signing, the challenge and the store belong to the shell.
 
 mod asking;
 mod fetch;
 mod ground;
+mod pace;
 mod seek;
 mod types;
 mod walk;
@@ -43,6 +46,7 @@ use crate::tree::Node;
 use asking::Asking;
 use fetch::{Fetch, Told, Wanted};
 use ground::Ground;
+use pace::{Pace, Worth};
 use seek::{Seek, Step};
 use walk::{Frontier, Plan};
 
@@ -62,6 +66,7 @@ pub struct Pull {
     number: u64,
     started: Monotonic,
     progressed: Monotonic,
+    pace: Pace,
     ground: Ground,
     until: Option<WallTime>,
     rounds: u32,
@@ -129,6 +134,7 @@ impl Pull {
             number: 0,
             started: now,
             progressed: now,
+            pace: Pace::new(config.request_timeout, config.patience),
             ground: Ground::new(config.incarnation),
             until: None,
             rounds: 0,
@@ -214,7 +220,7 @@ impl Pull {
                 if path != self.path {
                     self.path = path;
                     if let Some(Asking { ask, .. }) = self.asking.take() {
-                        self.ask(now, ask, false, effects);
+                        self.ask(now, ask, false, effects)?;
                     }
                 }
                 Ok(())
@@ -244,40 +250,40 @@ impl Pull {
                 Some(step) => {
                     let ask = step.ask(seek.under());
                     self.state = State::Seeking(step);
-                    self.ask(now, ask, false, effects);
+                    self.ask(now, ask, false, effects)?;
                 }
                 None => self.end(now, Outcome::Healed, String::new(), effects),
             }
         } else if let Some(fetch) = self.wanted.next() {
-            self.fetch(now, fetch, effects);
+            self.fetch(now, fetch, effects)?;
         } else if let Some(fetch) = Fetch::of(&self.frontier.buckets()) {
             effects.push(Effect::ReadLocalNodes(fetch.positions()));
             self.state = State::Opening(fetch);
         } else if let Some(plan) = self.frontier.next() {
-            self.read_or_walk(now, plan, effects);
+            self.read_or_walk(now, plan, effects)?;
         } else {
             self.end(now, Outcome::Healed, String::new(), effects);
         }
         Ok(())
     }
 
-    fn fetch(&mut self, now: Monotonic, fetch: Fetch, effects: &mut Vec<Effect>) {
+    fn fetch(&mut self, now: Monotonic, fetch: Fetch, effects: &mut Vec<Effect>) -> Result<(), Failed> {
         let ask = fetch.ask();
         self.state = State::Fetching(fetch);
-        self.ask(now, ask, false, effects);
+        self.ask(now, ask, false, effects)
     }
 
     /// Reads our own nodes where the plan still lacks them, else asks the peer.
-    fn read_or_walk(&mut self, now: Monotonic, plan: Plan, effects: &mut Vec<Effect>) {
+    fn read_or_walk(&mut self, now: Monotonic, plan: Plan, effects: &mut Vec<Effect>) -> Result<(), Failed> {
         let positions = plan.unread();
         if positions.is_empty() {
             let ask = plan.ask();
             self.state = State::Walking(plan);
-            self.ask(now, ask, false, effects);
-        } else {
-            self.state = State::Reading(plan);
-            effects.push(Effect::ReadLocalNodes(positions));
+            return self.ask(now, ask, false, effects);
         }
+        self.state = State::Reading(plan);
+        effects.push(Effect::ReadLocalNodes(positions));
+        Ok(())
     }
 
     fn reply(
@@ -291,10 +297,10 @@ impl Pull {
     ) -> Result<(), Failed> {
         self.traffic.bytes_in += traffic.bytes_in;
         self.traffic.bytes_out += traffic.bytes_out;
+        self.pace.waited(now.since(asking.asked));
         match response.answer {
             Answer::Refused(Refusal { reason: Reason::Challenge, .. }) if !asking.challenged => {
-                self.ask(now, asking.ask, true, effects);
-                return Ok(());
+                return self.ask(now, asking.ask, true, effects);
             }
             _ => self.rounds += 1,
         }
@@ -305,8 +311,9 @@ impl Pull {
                 let Some((epoch, root)) = self.ground.accept(&self.config, &seal, plan.under())? else {
                     return self.go_on(now, effects);
                 };
+                let worth = Worth::of(nodes.len(), &[]);
                 self.frontier.descend(plan, epoch, &root, nodes)?;
-                self.progressed = now;
+                self.progress(now, worth);
                 self.go_on(now, effects)
             }
             (Answer::Fetch { seal, pages, chains }, State::Fetching(fetch)) => {
@@ -314,6 +321,8 @@ impl Pull {
                     return Err(Failed::new(Outcome::Lied, "the tree has lost everything it held"));
                 };
                 let (asked, by_key) = (fetch.len(), fetch.by_key());
+                // What is fetched by key was proved before.
+                let places = if by_key { 0 } else { pages.len() };
                 let fetched = self.wanted.take(fetch, epoch, &root, (pages, &chains), response.time)?;
                 if !by_key {
                     self.frontier.answered(asked, fetched.answered);
@@ -322,7 +331,7 @@ impl Pull {
                     self.frontier.push(position, epoch, summary);
                 }
                 self.frontier.put_back(fetched.again.into_iter());
-                self.progressed = now;
+                self.progress(now, Worth::of(places, &fetched.entries));
                 let (entries, told) = (fetched.entries.into(), fetched.told);
                 self.merge(now, Brought { entries, merged: Vec::new(), told }, effects)
             }
@@ -332,8 +341,9 @@ impl Pull {
                 let (Some((epoch, root)), Some(seek)) = (accepted, &mut self.seek) else {
                     return Err(Failed::new(Outcome::Lied, "pages of a tree without anything"));
                 };
-                self.progressed = now;
+                let places = pages.len();
                 let found = seek.take(step, epoch, &root, (pages, &chains), response.time)?;
+                self.progress(now, Worth::of(places, &found));
                 self.merge(
                     now,
                     Brought { entries: found.into(), merged: Vec::new(), told: Vec::new() },
@@ -349,8 +359,7 @@ impl Pull {
                 if plan.is_ahead() =>
             {
                 self.frontier.never_ahead();
-                self.read_or_walk(now, plan.without_ahead(), effects);
-                Ok(())
+                self.read_or_walk(now, plan.without_ahead(), effects)
             }
             // It never said that it had anything: that is no fault, and no reason to leave it alone.
             (Answer::Refused(Refusal { reason: Reason::Empty, detail }), _) if self.offers_nothing() => {
@@ -383,16 +392,24 @@ impl Pull {
                 if !plan.read(nodes) {
                     return Err(other());
                 }
-                self.read_or_walk(now, plan, effects);
+                self.read_or_walk(now, plan, effects)
             }
             State::Opening(mut fetch) => {
                 let later = fetch.read(nodes).ok_or_else(other)?;
                 self.frontier.put_back(later.into_iter());
-                self.fetch(now, fetch, effects);
+                self.fetch(now, fetch, effects)
             }
-            other => self.state = other,
+            other => {
+                self.state = other;
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    /// An answer was verified, and was worth this much.
+    fn progress(&mut self, now: Monotonic, worth: Worth) {
+        self.progressed = now;
+        self.pace.brought(worth);
     }
 
     fn compared(

@@ -93,6 +93,8 @@ enum Manner {
     SaysEqual,
     /// Only tells heads, and brings entries that are asked for by key.
     Reserved,
+    /// Tells heads, also of what is asked for by key.
+    Withholds,
     /// Says of buckets, too, that we know all they hold.
     SaysKnown,
     /// Sends another value than its tree holds.
@@ -315,6 +317,10 @@ impl Server {
         }
         match self.manner {
             Manner::Terse => brought.truncate(1),
+            Manner::Withholds => {
+                let bucket = PageBucket::of(&heads, &Known::default(), Vec::new());
+                return Page { position: ask.position, bucket };
+            }
             Manner::ForgesEntries => {
                 for (_, entry) in &mut brought {
                     entry.content = Content::Value(Bytes::from_static(b"forged"));
@@ -357,6 +363,7 @@ fn config() -> Config {
         request_timeout: TIMEOUT,
         pause_max: Duration::ZERO,
         stall_timeout: TIMEOUT * 12,
+        patience: TIMEOUT * 12,
         max_clock_drift: Duration::from_secs(10),
     }
 }
@@ -367,15 +374,23 @@ struct Ran {
     waiting_max: usize,
 }
 
-/// Runs a pull to its end.
+/// Runs a pull to its end, with answers that come at once.
 fn run(ours: &mut Replica, server: &mut Server, config: Config) -> Ran {
+    run_slowly(ours, server, config, Duration::ZERO)
+}
+
+/// Runs a pull to its end, with answers that take some time.
+fn run_slowly(ours: &mut Replica, server: &mut Server, config: Config, takes: Duration) -> Ran {
     let mut pull = Pull::new(Monotonic::ZERO, config);
     let mut events = VecDeque::from([Event::Start]);
     let (mut ended, mut said_bye, mut waiting_max) = (None, false, 0);
-    for step in 0..1_000_000_u64 {
+    let mut now = Monotonic::ZERO;
+    for _ in 0..1_000_000_u64 {
         let Some(event) = events.pop_front() else { break };
+        let waited = if matches!(event, Event::Reply { .. }) { takes } else { Duration::from_millis(1) };
+        now = now + waited;
         let mut effects = Vec::new();
-        pull.handle(Monotonic(Duration::from_millis(step)), event, &mut effects);
+        pull.handle(now, event, &mut effects);
         waiting_max = waiting_max.max(pull.frontier.waiting());
         for effect in effects {
             match effect {
@@ -533,6 +548,24 @@ fn a_terse_server_is_asked_again() {
 }
 
 #[test]
+fn who_brings_much_may_take_long_and_who_brings_little_may_not() {
+    let takes = TIMEOUT.mul_f64(0.99);
+    let (mut ours, theirs) = apart(0, 0, 48_000, 0);
+    let ran = run_slowly(&mut ours, &mut Server::new(theirs.clone(), Manner::Honest), config(), takes);
+    assert_healed(&ours, &theirs, &ran, 48_000);
+    let (rounds, took) = (ran.ended.rounds, ran.ended.ended.since(ran.ended.started));
+    assert!(took > TIMEOUT * 13, "longer than the patience: {rounds} rounds, {took:?}");
+
+    // In time, too, and yet it would take days.
+    let mut ours = Replica::default();
+    let ran = run_slowly(&mut ours, &mut Server::new(theirs, Manner::Terse), config(), takes);
+    assert_eq!(ran.ended.outcome, Outcome::TimedOut, "{}", ran.ended.detail);
+    assert!(ran.ended.detail.contains("bring too little"), "{}", ran.ended.detail);
+    assert_eq!(ran.ended.rounds, 13);
+    assert!(!ran.ended.verified_new, "its backoff grows");
+}
+
+#[test]
 fn a_challenge_is_answered_once_for_each_question() {
     let (mut ours, theirs) = apart(200, 5, 5, 0);
     let ran = run(&mut ours, &mut Server::new(theirs.clone(), Manner::Challenges), config());
@@ -554,6 +587,7 @@ fn each_manner_has_its_outcome() {
         (Manner::Wiped, Outcome::Stale),
         (Manner::BadSignature, Outcome::Lost),
         (Manner::Silent, Outcome::Refused),
+        (Manner::Withholds, Outcome::Refused),
         (Manner::Refuses, Outcome::Refused),
     ];
     for (manner, outcome) in table {

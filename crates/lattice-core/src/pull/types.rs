@@ -104,6 +104,8 @@ pub struct Config {
     pub pause_max: Duration,
     /// The longest time without anything new that was verified or merged.
     pub stall_timeout: Duration,
+    /// How long it may wait in all for answers that bring little.
+    pub patience: Duration,
     /// What the clock of an entry may be ahead of ours before the store holds it back.
     pub max_clock_drift: Duration,
 }

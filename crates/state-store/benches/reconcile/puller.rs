@@ -203,6 +203,7 @@ fn config(announced: Runs) -> Config {
         request_timeout: Duration::from_secs(5),
         pause_max: Duration::ZERO,
         stall_timeout: Duration::from_secs(60),
+        patience: Duration::from_secs(60),
         max_clock_drift: Duration::from_secs(10),
     }
 }
