@@ -6,7 +6,7 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis check fmt lint doc deny bench bench-store bench-reconcile clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -42,6 +42,10 @@ bitrot: ## Flip bits and tear writes in every file of a store, 200 times; CASES=
 schemathesis: ## Walk the API with made-up requests: no server error, no undocumented answer; EXAMPLES=n, SEED=n
 	$(CARGO) build -p lattice
 	tests/schemathesis.sh $(ARGS)
+
+hostile: ## Let a peer lie in every way over both paths, and print what became of it
+	$(CARGO) build -p lattice
+	$(CARGO) test -p lattice-tests --test it hostile:: -- --nocapture --test-threads=1
 
 check: fmt lint doc deny ## Everything that CI checks besides the tests
 

@@ -7,13 +7,12 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use lattice_runtime::identity::NodeKey;
 use rand::RngExt as _;
 
 use crate::client::Client;
-use crate::wait::eventually;
+use crate::wait::{eventually, wall};
 
 /// Timers short enough for a test, and long enough for a loaded machine.
 const TIMERS: &str = r#"
@@ -271,8 +270,7 @@ impl Drop for Process {
 
 /// The epoch that a write would belong to now.
 pub fn current_epoch() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
-    u64::try_from(now.as_millis()).expect("a clock before the end of time") / EPOCH_MS
+    wall().millis() / EPOCH_MS
 }
 
 /// Where cargo put a binary of the workspace: beside the folder of this test's own.

@@ -1,6 +1,8 @@
 //! Waiting for a condition, with a deadline.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lattice_core::time::WallTime;
 
 /// Generous: a loaded machine may be slow, and a wait that is met costs no more than it takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,4 +35,13 @@ pub async fn throughout(what: &str, during: Duration, mut holds: impl AsyncFnMut
         assert!(holds().await, "no longer true after {:?}: {what}", start.elapsed());
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// The wall clock.
+///
+/// # Panics
+/// When it stands before 1970.
+pub fn wall() -> WallTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    WallTime(u64::try_from(now.as_millis()).expect("a clock before the end of time"))
 }

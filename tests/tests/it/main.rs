@@ -6,6 +6,7 @@ mod command_line;
 mod damage;
 mod documents;
 mod health_under_load;
+mod hostile;
 mod http_path;
 mod keeping;
 mod p2p_path;
