@@ -1,7 +1,7 @@
 //! Whom this node reconciles with, and how that changes while it runs.
 //!
 //! The list itself is the runtime's ([`Members`]): every service reads it, this one alone changes it, on disk
-//! before it takes effect.
+//! before it takes effect. What others write there takes effect as well ([`Trust::look`]).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -40,8 +40,8 @@ pub enum Error {
     /// The list cannot be read or written; nothing changed.
     #[error(transparent)]
     List(#[from] identity::Error),
-    /// The task that writes did not end.
-    #[error("write the trusted keys: {0}")]
+    /// The task that reads or writes did not end.
+    #[error("read or write the trusted keys: {0}")]
     Write(io::Error),
     /// Not a key that could have signed anything.
     #[error("{0} is not an Ed25519 public key")]
@@ -102,6 +102,7 @@ impl Trust {
             return Err(Error::Own(node));
         }
         let mut members = self.members.lock().await;
+        self.take_in(&mut members).await?;
         let keys = self.keys();
         if keys.contains(&node) {
             return Ok(());
@@ -120,6 +121,7 @@ impl Trust {
     /// [`Error`]; nothing changed then.
     pub async fn remove(&self, node: NodeId) -> Result<(), Error> {
         let mut members = self.members.lock().await;
+        self.take_in(&mut members).await?;
         if !self.keys().contains(&node) {
             return Err(Error::NotTrusted(node));
         }
@@ -128,13 +130,50 @@ impl Trust {
         self.apply(&mut members, next).await
     }
 
+    /// Looks whether others have changed the file, and takes in what they wrote; whether there was anything. A file
+    /// that is damaged or gone changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::List`], [`Error::Write`].
+    pub async fn look(&self) -> Result<bool, Error> {
+        let mut members = self.members.lock().await;
+        self.take_in(&mut members).await
+    }
+
+    async fn take_in(&self, members: &mut Members) -> Result<bool, Error> {
+        let before = members.clone();
+        let read = on_disk(move || before.read_again()).await?;
+        let changed = read != *members;
+        if changed {
+            *members = read;
+            self.publish(members);
+        }
+        Ok(changed)
+    }
+
     /// Writes first; then it counts.
     async fn apply(&self, members: &mut Members, next: Members) -> Result<(), Error> {
-        let written = tokio::task::spawn_blocking(move || next.write().map(|()| next)).await;
-        *members = written.map_err(|panic| Error::Write(io::Error::other(panic)))??;
-        self.effective.send_replace(effective(members, self.own));
+        *members = on_disk(move || next.write().map(|()| next)).await?;
+        self.publish(members);
         Ok(())
     }
+
+    /// Tells everybody, if it makes a difference.
+    fn publish(&self, members: &Members) {
+        let keys = effective(members, self.own);
+        self.effective.send_if_modified(|told| {
+            let differs = *told != keys;
+            *told = keys;
+            differs
+        });
+    }
+}
+
+async fn on_disk(
+    work: impl FnOnce() -> Result<Members, identity::Error> + Send + 'static,
+) -> Result<Members, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|panic| Error::Write(io::Error::other(panic)))??)
 }
 
 fn effective(members: &Members, own: NodeId) -> Keys {
@@ -170,6 +209,33 @@ mod tests {
 
         trust.add(node(1)).await.unwrap();
         assert!(open().list().contains(&(node(1), Source::Configuration)));
+    }
+
+    #[tokio::test]
+    async fn what_others_write_counts_and_what_they_break_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let trust = Trust::open(folder.path(), &[node(1).0, node(2).0], node(9)).unwrap();
+        let mut watched = trust.watch();
+        assert!(!trust.look().await.unwrap(), "there is no file");
+        let file = folder.path().join("trust.json");
+        let write = |text: String| std::fs::write(&file, text).unwrap();
+        write(format!("{{\"added\": [\"{}\"], \"removed\": [\"{}\"]}}", node(3), node(1)));
+        assert!(trust.look().await.unwrap());
+        assert_eq!(**watched.borrow_and_update(), BTreeSet::from([node(2), node(3)]));
+        assert!(!trust.look().await.unwrap(), "it was taken in");
+
+        // A change through the node stands on what others wrote a moment ago.
+        write(format!("{{\"added\": [\"{}\"], \"removed\": [\"{}\"]}}", node(4), node(1)));
+        trust.add(node(5)).await.unwrap();
+        let expected = BTreeSet::from([node(2), node(4), node(5)]);
+        assert_eq!(*trust.keys(), expected);
+
+        write("{\"added\": [".to_owned());
+        assert!(matches!(trust.look().await, Err(Error::List(_))));
+        assert!(matches!(trust.add(node(6)).await, Err(Error::List(_))), "what is there is not written over");
+        std::fs::remove_file(&file).unwrap();
+        assert!(!trust.look().await.unwrap());
+        assert_eq!(*trust.keys(), expected);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! sibling to the other, requests here and deltas in [`Deltas`].
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lattice_core::coordinator::Event;
 use lattice_core::exchange::PullPart;
@@ -14,7 +15,7 @@ use lattice_proto::{codec, sensor, store as store_proto};
 use lattice_runtime::TaskGroup;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, debug, info_span, warn};
+use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
 use crate::announcer::own_seals;
 use crate::deltas::Deltas;
@@ -26,6 +27,9 @@ use crate::streams::{Happened, Kept, reason};
 
 /// Requests of peers that are answered at once over P2P.
 const SERVING_MAX: usize = 64;
+
+/// A key that is removed on disk is trusted no longer than that.
+const LOOK_AT_TRUST_EVERY: Duration = Duration::from_secs(1);
 
 /// The siblings' streams, and what flows between them.
 #[derive(Clone)]
@@ -59,10 +63,12 @@ impl Watch {
         self.task("watch asked", async move |ended| watch.asked(ended).await);
         let watch = self.clone();
         self.task("watch trust", async move |ended| watch.trust(ended).await);
+        let watch = self.clone();
+        self.task("watch trust file", async move |ended| watch.trust_file(ended).await);
     }
 
     /// Asks for the addresses of names, again and again.
-    pub(crate) fn resolve(&self, addresses: Vec<Address>, every: std::time::Duration) {
+    pub(crate) fn resolve(&self, addresses: Vec<Address>, every: Duration) {
         let watch = self.clone();
         self.task("resolve names", async move |ended| watch.names(ended, addresses, every).await);
     }
@@ -239,7 +245,34 @@ impl Watch {
         ended.run_until_cancelled(forever).await;
     }
 
-    async fn names(&self, ended: CancellationToken, addresses: Vec<Address>, every: std::time::Duration) {
+    /// Looks again and again whether somebody else has changed the trusted keys on disk.
+    async fn trust_file(&self, ended: CancellationToken) {
+        let forever = async {
+            let mut told = String::new();
+            loop {
+                tokio::time::sleep(LOOK_AT_TRUST_EVERY).await;
+                match self.hands.trust.look().await {
+                    Ok(changed) => {
+                        told.clear();
+                        if changed {
+                            let trusted = self.hands.trust.keys().len();
+                            info!(trusted, "the trusted keys were changed on disk");
+                        }
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        if error != told {
+                            warn!(error, "the trusted keys stay as they are");
+                        }
+                        told = error;
+                    }
+                }
+            }
+        };
+        ended.run_until_cancelled(forever).await;
+    }
+
+    async fn names(&self, ended: CancellationToken, addresses: Vec<Address>, every: Duration) {
         let timeout = self.hands.request_timeout;
         let forever = async {
             let mut known = vec![Vec::new(); addresses.len()];

@@ -1,8 +1,9 @@
 //! Whom a node trusts: the keys of its configuration, plus those added and minus those removed while it ran.
 //!
 //! What was added and removed is kept in `<data_dir>/trust.json`. Each service reads it when it starts, so that
-//! a removed key is not trusted again for a moment because a sibling is away; the coordinator, alone, writes
-//! it. A file that cannot be read stops the start: ignoring it would trust again whom an operator removed.
+//! a removed key is not trusted again for a moment because a sibling is away. The coordinator, alone of them,
+//! writes it, and reads it again while it runs, since operators and their tools may write it as well. A file that
+//! cannot be read stops the start, and changes nothing later: ignoring it would trust again whom an operator removed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -45,12 +46,18 @@ impl Members {
     /// [`Error::Io`], [`Error::Members`].
     pub fn read(data_dir: &Path, configured: &[PublicKey]) -> Result<Self, Error> {
         let path = data_dir.join(FILE);
-        let read = files::read(&path, FILE_BYTES_MAX);
-        let bytes =
-            read.map_err(|source| Error::Io { path: path.clone(), field: FIELD, doing: "read", source })?;
         let configured = configured.iter().copied().collect();
-        let mut members = Self { path, configured, added: BTreeSet::new(), removed: BTreeSet::new() };
-        if let Some(bytes) = bytes {
+        Self { path, configured, added: BTreeSet::new(), removed: BTreeSet::new() }.read_again()
+    }
+
+    /// Reads the file again. One that is gone changes nothing: it may be on its way from one name to another, and
+    /// nobody is to be trusted again for its absence.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Members`].
+    pub fn read_again(&self) -> Result<Self, Error> {
+        let mut members = self.clone();
+        if let Some(bytes) = members.bytes()? {
             members.parse(&bytes).map_err(|what| Error::Members { path: members.path.clone(), what })?;
         }
         Ok(members)
@@ -96,6 +103,11 @@ impl Members {
         written.map_err(|source| Error::Io { path: self.path.clone(), field: FIELD, doing: "write", source })
     }
 
+    fn bytes(&self) -> Result<Option<Vec<u8>>, Error> {
+        let read = files::read(&self.path, FILE_BYTES_MAX);
+        read.map_err(|source| Error::Io { path: self.path.clone(), field: FIELD, doing: "read", source })
+    }
+
     fn parse(&mut self, bytes: &[u8]) -> Result<(), String> {
         let file: File = serde_json::from_slice(bytes).map_err(|error| format!("is damaged ({error})"))?;
         if file.added.len().max(file.removed.len()) > MEMBERS_MAX {
@@ -109,8 +121,7 @@ impl Members {
             };
             texts.iter().enumerate().map(parse).collect::<Result<BTreeSet<PublicKey>, String>>()
         };
-        self.added = keys("added", &file.added)?;
-        self.removed = keys("removed", &file.removed)?;
+        (self.added, self.removed) = (keys("added", &file.added)?, keys("removed", &file.removed)?);
         Ok(())
     }
 }
@@ -135,6 +146,23 @@ mod tests {
         members.write().unwrap();
         assert!(read().effective().contains(&[1; 32]));
         assert!(read().is_configured(&[1; 32]));
+    }
+
+    #[test]
+    fn what_others_wrote_is_read_again_and_a_file_that_is_gone_or_damaged_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let members = Members::read(folder.path(), &[[1; 32], [2; 32]]).unwrap();
+        let text =
+            format!("{{\"added\": [\"{}\"], \"removed\": [\"{}\"]}}", "03".repeat(32), "01".repeat(32));
+        std::fs::write(&path, text).unwrap();
+        let members = members.read_again().unwrap();
+        assert_eq!(members.effective(), BTreeSet::from([[2; 32], [3; 32]]));
+
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(members.read_again().unwrap(), members);
+        std::fs::write(&path, "{\"added\": [\"").unwrap();
+        assert!(matches!(members.read_again(), Err(Error::Members { .. })));
     }
 
     #[test]
