@@ -6,7 +6,7 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -69,6 +69,9 @@ bench-store: ## Measure the store beside etcd and sled, in one run; ARGS='--help
 
 bench-reconcile: ## Measure what a pull costs beside others and the least possible; ARGS='--help' lists what there is
 	$(CARGO) bench -p state-store --bench reconcile -- $(ARGS)
+
+bench-gateway: ## Measure the gateway beside a bare axum server and etcd, in one run; ARGS='--help' lists what there is
+	$(CARGO) bench -p lattice --bench gateway -- $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

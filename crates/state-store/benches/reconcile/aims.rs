@@ -1,10 +1,10 @@
 //! What a pull is to cost, judged by what was measured.
 
-use serde::Serialize;
+use lattice_bench::report::Aim;
+use lattice_bench::table::{digits, megabytes};
 
 use crate::report::{Row, bytes};
 use crate::sets::Kind;
-use crate::table::{digits, megabytes};
 
 /// The state for which pulls are judged, and how much of it differs.
 const KEYS: u64 = 1_000_000;
@@ -16,25 +16,6 @@ const ROUNDS_MAX: u32 = 5;
 const BOOTSTRAP_MAX: f64 = 1.1;
 /// Less memory than this, whatever differs.
 const MEMORY_MAX: u64 = 64_000_000;
-
-/// One aim.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Aim {
-    /// What is wanted.
-    aim: String,
-    /// What there is.
-    measured: String,
-    /// Whether that is it.
-    met: bool,
-}
-
-impl Aim {
-    pub(crate) const COLUMNS: [&str; 3] = ["aim", "measured", "met"];
-
-    pub(crate) fn cells(&self) -> [String; 3] {
-        [self.aim.clone(), self.measured.clone(), if self.met { "yes" } else { "no" }.to_owned()]
-    }
-}
 
 /// The aims that these rows have something to say about.
 pub(crate) fn judge(rows: &[Row]) -> Vec<Aim> {

@@ -10,36 +10,36 @@
 //! - `sets`: what the two replicas hold.
 //! - `server`, `replica`, `puller`, `usage`: who answers, who asks, and what that costs the one who asks.
 //! - `others`: the crates that we are compared with.
-//! - `report`, `aims`: what is told; with `machine` and `table` from `../common`.
+//! - `report`, `aims`: what is told.
 
 mod aims;
 mod args;
-#[path = "../common/machine.rs"]
-mod machine;
 mod others;
 mod puller;
 mod replica;
 mod report;
 mod server;
 mod sets;
-#[path = "../common/table.rs"]
-mod table;
 mod usage;
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser as _;
+use lattice_bench::machine::{self, Machine};
+use lattice_bench::report::{Place, Report};
 
 use crate::args::Args;
-use crate::machine::Machine;
-use crate::report::{MARKS, Report, Row};
+use crate::report::Row;
 use crate::server::Server;
 use crate::sets::{Kind, Sets};
+
+/// Where the documents keep it.
+const PLACE: Place = Place {
+    marks: ("<!-- bench-reconcile: begin -->\n", "<!-- bench-reconcile: end -->\n"),
+    title: "What reconciling costs",
+};
 
 #[global_allocator]
 static HEAP: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
@@ -77,15 +77,7 @@ fn run(args: &Args) -> Result<()> {
         caveats.push("a build without optimizations: the CPU times are **not for publishing**".to_owned());
     }
     let report = Report { machine, caveats, aims: aims::judge(&rows), rows };
-    print!("{}", report.markdown());
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&report)?;
-        fs::write(path, json + "\n").with_context(|| format!("--json: write {}", path.display()))?;
-    }
-    if let Some(path) = &args.markdown {
-        write_markdown(&report, path).with_context(|| format!("--markdown: write {}", path.display()))?;
-    }
-    Ok(())
+    report.publish(PLACE, args.json.as_deref(), args.markdown.as_deref())
 }
 
 fn measure(args: &Args, sets: &Sets, server: &mut Server, kind: Kind, differing: u64) -> Result<Row> {
@@ -108,15 +100,4 @@ fn measure(args: &Args, sets: &Sets, server: &mut Server, kind: Kind, differing:
         negentropy,
         search_tree,
     })
-}
-
-fn write_markdown(report: &Report, path: &Path) -> Result<()> {
-    let before = match fs::read_to_string(path) {
-        Ok(document) => Some(document),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    let document = table::document(MARKS, "What reconciling costs", before.as_deref(), &report.markdown());
-    let document = document.with_context(|| format!("it has no lines {MARKS:?} to write between"))?;
-    Ok(fs::write(path, document)?)
 }

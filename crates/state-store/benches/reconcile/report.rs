@@ -1,35 +1,12 @@
-//! What was measured, as a table, as Markdown and as JSON.
+//! A line of the table.
 
-use std::fmt::Write as _;
-
+use lattice_bench::report;
+use lattice_bench::table::{count, digits, megabytes, time};
 use serde::Serialize;
 
-use crate::aims::Aim;
-use crate::machine::Machine;
 use crate::others::Cost;
 use crate::puller::Pulled;
 use crate::sets::Kind;
-use crate::table::{count, digits, megabytes, table, time};
-
-/// Between these, a document holds what this program writes.
-pub(crate) const MARKS: (&str, &str) =
-    ("<!-- bench-reconcile: begin -->\n", "<!-- bench-reconcile: end -->\n");
-const COLUMNS: [&str; 14] = [
-    "n",
-    "differ",
-    "how",
-    "floor",
-    "out",
-    "in",
-    "metadata",
-    "total / floor",
-    "rounds",
-    "CPU, pull / serve",
-    "memory",
-    "negentropy, rounds",
-    "search tree, rounds",
-    "whole state",
-];
 
 /// One pull.
 #[derive(Clone, Debug, Serialize)]
@@ -68,6 +45,25 @@ impl Row {
     pub(crate) fn ratio(&self) -> f64 {
         self.bytes() as f64 / self.floor.max(1) as f64
     }
+}
+
+impl report::Row<14> for Row {
+    const COLUMNS: [&'static str; 14] = [
+        "n",
+        "differ",
+        "how",
+        "floor",
+        "out",
+        "in",
+        "metadata",
+        "total / floor",
+        "rounds",
+        "CPU, pull / serve",
+        "memory",
+        "negentropy, rounds",
+        "search tree, rounds",
+        "whole state",
+    ];
 
     fn cells(&self) -> [String; 14] {
         let cost = |cost: &Option<Cost>| match cost {
@@ -91,39 +87,6 @@ impl Row {
             cost(&self.search_tree),
             bytes(self.whole),
         ]
-    }
-}
-
-/// Everything that the run found out.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    /// Where and when.
-    #[serde(flatten)]
-    pub(crate) machine: Machine,
-    /// Why the numbers are not for publishing; empty when they are.
-    pub(crate) caveats: Vec<String>,
-    /// The table.
-    pub(crate) rows: Vec<Row>,
-    /// What the numbers should be.
-    pub(crate) aims: Vec<Aim>,
-}
-
-impl Report {
-    /// The tables, readable as they are and as Markdown.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = String::new();
-        for line in self.machine.lines().iter().chain(&self.caveats) {
-            let _ = writeln!(text, "- {line}");
-        }
-        text.push('\n');
-        let rows: Vec<_> = self.rows.iter().map(Row::cells).collect();
-        table(&mut text, &COLUMNS, &rows);
-        if !self.aims.is_empty() {
-            text.push('\n');
-            let rows: Vec<_> = self.aims.iter().map(Aim::cells).collect();
-            table(&mut text, &Aim::COLUMNS, &rows);
-        }
-        text
     }
 }
 

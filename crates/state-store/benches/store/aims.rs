@@ -1,34 +1,15 @@
 //! What the store wants to reach, judged by what was measured.
 
-use serde::Serialize;
+use lattice_bench::report::Aim;
+use lattice_bench::table::{digits, megabytes, time};
 
 use crate::report::Row;
 use crate::stores::{DISKS, RAW};
-use crate::table::{digits, megabytes, time};
 
 /// The size for which memory, opening and sealing are judged.
 const KEYS: u64 = 1_000_000;
 /// How much more memory than raw sled the store may take.
 const MEMORY_MORE: u64 = 64 << 20;
-
-/// One aim.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Aim {
-    /// What is wanted.
-    aim: &'static str,
-    /// What there is.
-    measured: String,
-    /// Whether that is it.
-    met: bool,
-}
-
-impl Aim {
-    pub(crate) const COLUMNS: [&str; 3] = ["aim", "measured", "met"];
-
-    pub(crate) fn cells(&self) -> [String; 3] {
-        [self.aim.to_owned(), self.measured.clone(), if self.met { "yes" } else { "no" }.to_owned()]
-    }
-}
 
 /// The aims that these rows have something to say about.
 pub(crate) fn judge(rows: &[Row]) -> Vec<Aim> {
@@ -43,7 +24,7 @@ pub(crate) fn judge(rows: &[Row]) -> Vec<Aim> {
     if let (Some(ours), Some(etcd)) = (find("put", "lattice", &of_64), find("put", "etcd", &of_64)) {
         aims.push(ratio("64 clients: 2× etcd's durable puts per second", ours, 2.0));
         aims.push(Aim {
-            aim: "64 clients: a lower p99 of puts than etcd's",
+            aim: "64 clients: a lower p99 of puts than etcd's".to_owned(),
             measured: format!("{} to {}", time(ours.p99_us), time(etcd.p99_us)),
             met: ours.p99_us < etcd.p99_us,
         });
@@ -64,7 +45,7 @@ pub(crate) fn judge(rows: &[Row]) -> Vec<Aim> {
     );
     if let (Some(ours), Some(raw)) = (find("fill", engine, &of_million), find("fill", RAW, &of_million)) {
         aims.push(Aim {
-            aim: "fill 10⁶ keys in raw sled's memory and 64 MiB more",
+            aim: "fill 10⁶ keys in raw sled's memory and 64 MiB more".to_owned(),
             measured: format!("{} to {}", megabytes(ours.rss_peak), megabytes(raw.rss_peak)),
             met: ours.rss_peak <= raw.rss_peak + MEMORY_MORE,
         });
@@ -72,11 +53,11 @@ pub(crate) fn judge(rows: &[Row]) -> Vec<Aim> {
     aims
 }
 
-fn ratio(aim: &'static str, row: &Row, wanted: f64) -> Aim {
+fn ratio(aim: &str, row: &Row, wanted: f64) -> Aim {
     let ratio = row.ratio.unwrap_or_default();
-    Aim { aim, measured: format!("{}×", digits(ratio)), met: ratio >= wanted }
+    Aim { aim: aim.to_owned(), measured: format!("{}×", digits(ratio)), met: ratio >= wanted }
 }
 
-fn within(aim: &'static str, row: &Row, wanted_us: f64) -> Aim {
-    Aim { aim, measured: time(row.p50_us), met: row.p50_us < wanted_us }
+fn within(aim: &str, row: &Row, wanted_us: f64) -> Aim {
+    Aim { aim: aim.to_owned(), measured: time(row.p50_us), met: row.p50_us < wanted_us }
 }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use lattice_bench::etcd;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::args::{Args, Scale};
-use crate::etcd;
 use crate::job::{Done, Job};
 
 /// The run.

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
+use lattice_bench::keys::{self, VALUE_BYTES};
+use lattice_bench::sample::Sample;
+use lattice_bench::usage::{self, Usage};
 use lattice_core::model::Digest;
 use rs_merkle::MerkleTree;
 use rs_merkle::algorithms::Sha256;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{self, VALUE_BYTES};
-use crate::sample::Sample;
 use crate::stores;
-use crate::usage::{self, Usage};
 
 /// How many entries a batch has.
 pub(crate) const BATCH: u64 = 1_000;

@@ -6,49 +6,42 @@
 //!
 //! - `args`, `bench`: how much is measured, and what the parts of the run share.
 //! - `sections`: the parts. A further one is a module and a line there.
-//! - `server`, `lattice`, `etcd`, `load`: server processes, and clients in closed loops.
+//! - `lattice`: our server process. etcd's, and the clients of both, come from `lattice_bench`.
 //! - `stores`, `engine`, `raw_sled`, `job`: stores inside a process, each measured in one of its own.
-//! - `keys`, `sample`, `usage`, `report`, `aims`: what is written, measured, and told; with `machine` and `table` from
-//!   `../common`.
+//! - `report`, `aims`: what is told.
 
 mod aims;
 mod args;
 mod bench;
 mod engine;
-mod etcd;
 mod job;
-mod keys;
 mod lattice;
-mod load;
-#[path = "../common/machine.rs"]
-mod machine;
 mod raw_sled;
 mod report;
-mod sample;
 mod sections;
-mod server;
 mod stores;
-#[path = "../common/table.rs"]
-mod table;
-mod usage;
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser as _;
+use lattice_bench::etcd;
+use lattice_bench::machine::{self, Machine};
+use lattice_bench::report::{Place, Report};
 use lattice_runtime::Allocator;
 
 use crate::args::Args;
 use crate::bench::Bench;
+use crate::job::Job;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
-use crate::job::Job;
-use crate::machine::Machine;
-use crate::report::{MARKS, Report};
+
+/// Where the documents keep it.
+const PLACE: Place = Place {
+    marks: ("<!-- bench-store: begin -->\n", "<!-- bench-store: end -->\n"),
+    title: "Benchmarks of the state store",
+};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -86,24 +79,5 @@ fn run(args: &Args) -> Result<()> {
         caveats.push(etcd::HINT.to_owned());
     }
     let report = Report { machine, caveats, aims: aims::judge(&rows), rows };
-    print!("{}", report.markdown());
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&report)?;
-        fs::write(path, json + "\n").with_context(|| format!("--json: write {}", path.display()))?;
-    }
-    if let Some(path) = &args.markdown {
-        write_markdown(&report, path).with_context(|| format!("--markdown: write {}", path.display()))?;
-    }
-    Ok(())
-}
-
-fn write_markdown(report: &Report, path: &Path) -> Result<()> {
-    let before = match fs::read_to_string(path) {
-        Ok(document) => Some(document),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    let document = report.document(before.as_deref());
-    let document = document.with_context(|| format!("it has no lines {MARKS:?} to write between"))?;
-    Ok(fs::write(path, document)?)
+    report.publish(PLACE, args.json.as_deref(), args.markdown.as_deref())
 }

@@ -1,20 +1,12 @@
-//! What was measured, as a table, as Markdown and as JSON.
+//! A line of the table.
 
-use std::fmt::Write as _;
-
+use lattice_bench::report;
+use lattice_bench::sample::Sample;
+use lattice_bench::table::{count, digits, megabytes, rate, time};
+use lattice_bench::usage::Usage;
 use serde::Serialize;
 
-use crate::aims::Aim;
 use crate::job::RssAt;
-use crate::machine::Machine;
-use crate::sample::Sample;
-use crate::table::{self, count, digits, megabytes, table, time};
-use crate::usage::Usage;
-
-/// Between these, a document holds what this program writes.
-pub(crate) const MARKS: (&str, &str) = ("<!-- bench-store: begin -->\n", "<!-- bench-store: end -->\n");
-const COLUMNS: [&str; 10] =
-    ["what", "who", "n", "clients", "ops/s", "p50", "p99", "peak RSS", "on disk", "ratio to peer"];
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]
@@ -99,6 +91,11 @@ impl Row {
         rows.push(peer);
         rows
     }
+}
+
+impl report::Row<10> for Row {
+    const COLUMNS: [&'static str; 10] =
+        ["what", "who", "n", "clients", "ops/s", "p50", "p99", "peak RSS", "on disk", "ratio to peer"];
 
     fn cells(&self) -> [String; 10] {
         let bytes = |bytes: u64| if bytes == 0 { String::new() } else { megabytes(bytes) };
@@ -119,49 +116,4 @@ impl Row {
             self.ratio.map(|ratio| format!("{}×", digits(ratio))).unwrap_or_default(),
         ]
     }
-}
-
-/// Everything that the run found out.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    /// Where and when.
-    #[serde(flatten)]
-    pub(crate) machine: Machine,
-    /// Why the numbers are not for publishing; empty when they are.
-    pub(crate) caveats: Vec<String>,
-    /// The table.
-    pub(crate) rows: Vec<Row>,
-    /// What the numbers should be.
-    pub(crate) aims: Vec<Aim>,
-}
-
-impl Report {
-    /// The tables, readable as they are and as Markdown.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = String::new();
-        let mut bullets: Vec<String> = self.machine.lines();
-        bullets.extend(self.caveats.iter().cloned());
-        for line in bullets {
-            let _ = writeln!(text, "- {line}");
-        }
-        text.push('\n');
-        let rows: Vec<_> = self.rows.iter().map(Row::cells).collect();
-        table(&mut text, &COLUMNS, &rows);
-        if !self.aims.is_empty() {
-            text.push('\n');
-            let rows: Vec<_> = self.aims.iter().map(Aim::cells).collect();
-            table(&mut text, &Aim::COLUMNS, &rows);
-        }
-        text
-    }
-
-    /// A new document with the tables, or the one that is there with them between its marks; `None` when it
-    /// has no marks.
-    pub(crate) fn document(&self, document: Option<&str>) -> Option<String> {
-        table::document(MARKS, "Benchmarks of the state store", document, &self.markdown())
-    }
-}
-
-fn rate(per_second: f64) -> String {
-    if per_second < 100.0 { digits(per_second) } else { count(per_second.round() as u64) }
 }

@@ -1,11 +1,11 @@
 //! Durable batches in one process: our engine with its tree, and sled without us, in turns.
 
 use anyhow::{Context as _, Result};
+use lattice_bench::sample::Sample;
 
 use crate::bench::Bench;
 use crate::job::{Done, Job};
 use crate::report::Row;
-use crate::sample::Sample;
 use crate::stores::{DISKS, RAW};
 
 /// The rate counts all sealing that the batches make necessary; the time of a batch what was sealed after it.

@@ -4,14 +4,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
+use lattice_bench::etcd::Etcd;
+use lattice_bench::load::{self, Calls, Loops};
+use lattice_bench::sample::Sample;
+use lattice_bench::server::Server;
 
 use crate::bench::Bench;
-use crate::etcd::Etcd;
 use crate::lattice::Lattice;
-use crate::load::{self, Calls, Loops};
 use crate::report::Row;
-use crate::sample::Sample;
-use crate::server::Server;
+
+/// HTTP/2 connections that all clients share.
+const CONNECTIONS: usize = 4;
 
 /// Durable puts of new keys. Each number of clients begins with empty servers.
 pub(super) fn puts(bench: &mut Bench) -> Result<Vec<Row>> {
@@ -54,9 +57,9 @@ struct Both {
 impl Both {
     fn start(bench: &Bench) -> Result<Self> {
         bench.runtime.block_on(async {
-            let ours = Lattice::start(bench.dir()).await?;
+            let ours = Lattice::start(bench.dir(), CONNECTIONS).await?;
             let etcd = match &bench.etcd {
-                Some(program) => Some(Etcd::start(program, bench.dir()).await?),
+                Some(program) => Some(Etcd::start(program, bench.dir(), CONNECTIONS).await?),
                 None => None,
             };
             Ok(Self { ours, etcd })
@@ -72,7 +75,7 @@ impl Both {
         warm_up: Duration,
         calls: impl Fn() -> Calls,
     ) -> Result<Vec<Row>> {
-        let loops = Loops { clients, warm_up, time: bench.scale.time };
+        let loops = Loops { clients, warm_up, time: bench.scale.time, rate: None };
         let mut ours = Turns::new(&self.ours, calls());
         let mut etcd = self.etcd.as_ref().map(|etcd| Turns::new(etcd, calls()));
         bench.runtime.block_on(async {
@@ -101,7 +104,7 @@ impl<'a, S: Server> Turns<'a, S> {
     }
 
     async fn take(&mut self, loops: Loops) -> Result<()> {
-        self.rounds.push(load::run(self.server, loops, &self.calls).await?);
+        self.rounds.push(load::run(self.server, loops, &self.calls).await?.sample);
         match &self.calls {
             Calls::Puts(made) => self.server.rest(made.load(Ordering::Relaxed)).await,
             Calls::Gets(_) | Calls::Scans(_) => Ok(()),

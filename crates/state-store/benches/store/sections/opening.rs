@@ -1,11 +1,11 @@
 //! Opening a store that was closed in order, and reading one key, each time in a new process.
 
 use anyhow::{Context as _, Result};
+use lattice_bench::sample::Sample;
 
 use crate::bench::Bench;
 use crate::job::{Done, Job};
 use crate::report::Row;
-use crate::sample::Sample;
 use crate::stores::{DISKS, RAW};
 
 /// Fills of fewer keys open too fast to tell anything.

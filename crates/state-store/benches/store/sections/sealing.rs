@@ -2,12 +2,12 @@
 //! what a library without updates in place would have to do.
 
 use anyhow::{Context as _, Result};
+use lattice_bench::table::count;
 
 use crate::bench::Bench;
 use crate::job::Job;
 use crate::report::Row;
 use crate::stores::DISKS;
-use crate::table::count;
 
 /// How often the flat tree is built.
 const ROOTS: u32 = 5;

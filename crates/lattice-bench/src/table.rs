@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// A new document called `title` with `text`, or `before` with it between its marks; `None` when it has none.
-pub(crate) fn document(marks: (&str, &str), title: &str, before: Option<&str>, text: &str) -> Option<String> {
+pub fn document(marks: (&str, &str), title: &str, before: Option<&str>, text: &str) -> Option<String> {
     let (begin, end) = marks;
     let (before, after) = match before {
         Some(document) => {
@@ -17,7 +17,7 @@ pub(crate) fn document(marks: (&str, &str), title: &str, before: Option<&str>, t
 }
 
 /// A Markdown table whose columns are aligned; the first two hold words, the others numbers.
-pub(crate) fn table<const N: usize>(text: &mut String, columns: &[&str; N], rows: &[[String; N]]) {
+pub fn table<const N: usize>(text: &mut String, columns: &[&str; N], rows: &[[String; N]]) {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([columns[column].chars().count()]).max().unwrap_or_default()
@@ -44,7 +44,7 @@ pub(crate) fn table<const N: usize>(text: &mut String, columns: &[&str; N], rows
 }
 
 /// With a comma between thousands.
-pub(crate) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -57,7 +57,7 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// A time in microseconds, with a unit that suits it.
-pub(crate) fn time(us: f64) -> String {
+pub fn time(us: f64) -> String {
     match us {
         us if us < 1e3 => format!("{} µs", digits(us)),
         us if us < 1e6 => format!("{} ms", digits(us / 1e3)),
@@ -66,15 +66,20 @@ pub(crate) fn time(us: f64) -> String {
 }
 
 /// Bytes, in millions.
-pub(crate) fn megabytes(bytes: u64) -> String {
+pub fn megabytes(bytes: u64) -> String {
     format!("{} MB", digits(bytes as f64 / 1e6))
 }
 
 /// About three digits.
-pub(crate) fn digits(number: f64) -> String {
+pub fn digits(number: f64) -> String {
     match number.abs() {
         large if large >= 99.95 => count(number.round() as u64),
         medium if medium >= 9.995 => format!("{number:.1}"),
         _ => format!("{number:.2}"),
     }
+}
+
+/// Operations per second, whole ones where there are many.
+pub fn rate(per_second: f64) -> String {
+    if per_second < 100.0 { digits(per_second) } else { count(per_second.round() as u64) }
 }

@@ -13,23 +13,26 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::server::{KeyValue, Process, Server, free_address};
+use crate::server::{KeyValue, Process, Server, channel, free_address};
 
 /// How to get one.
-pub(crate) const HINT: &str = "etcd was not found: install it (Debian: etcd-server) or name it by --etcd; \
+pub const HINT: &str = "etcd was not found: install it (Debian: etcd-server) or name it by --etcd; \
     its rows, and the ratios to them, are missing";
 
 /// An etcd that can be started.
 #[derive(Clone, Debug)]
-pub(crate) struct Program {
+pub struct Program {
     path: PathBuf,
     /// As it says.
-    pub(crate) version: String,
+    pub version: String,
 }
 
 impl Program {
     /// The one that was named, which has to run, else the one on the path, if there is one.
-    pub(crate) fn find(named: Option<&Path>) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// When the one that was named is no etcd.
+    pub fn find(named: Option<&Path>) -> Result<Option<Self>> {
         if let Some(path) = named {
             return Self::at(path).map(Some);
         }
@@ -50,39 +53,51 @@ impl Program {
 }
 
 /// A running etcd, and its clients.
-pub(crate) struct Etcd(Process<Connection>);
+#[derive(Debug)]
+pub struct Etcd {
+    process: Process,
+    clients: Vec<Client>,
+}
 
 impl Etcd {
-    /// Starts one with data below `dir`.
-    pub(crate) async fn start(program: &Program, dir: &Path) -> Result<Self> {
+    /// Starts one with data below `dir`; its clients share so many connections.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(program: &Program, dir: &Path, connections: usize) -> Result<Self> {
         let (address, peers) = (free_address()?, format!("http://{}", free_address()?));
-        let clients = format!("http://{address}");
-        let command = |folder: &Path| {
+        let urls = format!("http://{address}");
+        let mut process = Process::start(dir, |folder| {
             let mut command = Command::new(&program.path);
             command
                 .args(["--name", "bench", "--log-level", "error"])
                 .arg("--data-dir")
                 .arg(folder.join("data"))
-                .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
+                .args(["--listen-client-urls", &urls, "--advertise-client-urls", &urls])
                 .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
                 .args(["--initial-cluster", &format!("bench={peers}")])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
             command
-        };
-        let connect = |channel| Connection(Grpc::new(channel));
-        Ok(Self(Process::start(dir, address, command, connect).await?))
+        })?;
+        let clients = (0..connections).map(|_| Ok(Client(Grpc::new(channel(address)?))));
+        process.answers(Client(Grpc::new(channel(address)?))).await?;
+        Ok(Self { process, clients: clients.collect::<Result<_>>()? })
     }
 }
 
 impl Server for Etcd {
-    type Connection = Connection;
+    type Client = Client;
 
     const NAME: &'static str = "etcd";
 
-    fn process(&self) -> &Process<Connection> {
-        &self.0
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn clients(&self) -> &[Client] {
+        &self.clients
     }
 
     async fn rest(&self, _entries: u64) -> Result<()> {
@@ -90,11 +105,11 @@ impl Server for Etcd {
     }
 }
 
-/// One connection to it.
-#[derive(Clone)]
-pub(crate) struct Connection(Grpc<Channel>);
+/// One connection to it; clones share it.
+#[derive(Clone, Debug)]
+pub struct Client(Grpc<Channel>);
 
-impl Connection {
+impl Client {
     async fn call<Asked, Answer>(&mut self, path: &'static str, request: Asked) -> Result<Answer, Status>
     where
         Asked: prost::Message + 'static,
@@ -111,7 +126,7 @@ impl Connection {
     }
 }
 
-impl KeyValue for Connection {
+impl KeyValue for Client {
     async fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), Status> {
         self.call("/etcdserverpb.KV/Put", PutRequest { key, value }).await.map(|Answered {}| ())
     }

@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 
 /// What was measured of one thing that happened again and again.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// How many operations there were.
-    pub(crate) n: u64,
+    pub n: u64,
     /// Operations per second, over the whole time.
-    pub(crate) ops_per_s: f64,
+    pub ops_per_s: f64,
     /// The median time of a call, in microseconds; a call may have several operations.
-    pub(crate) p50_us: f64,
+    pub p50_us: f64,
     /// The time that 99 of 100 calls do not exceed, in microseconds.
-    pub(crate) p99_us: f64,
+    pub p99_us: f64,
 }
 
 impl Sample {
     /// `n` operations in `time`, in calls that took so long.
-    pub(crate) fn of(n: u64, time: Duration, mut calls: Vec<Duration>) -> Self {
+    pub fn of(n: u64, time: Duration, mut calls: Vec<Duration>) -> Self {
         calls.sort_unstable();
         let at = |percent: usize| {
             let rank = (calls.len() * percent).div_ceil(100).saturating_sub(1);
@@ -29,12 +29,12 @@ impl Sample {
     }
 
     /// One operation a call, one after the other.
-    pub(crate) fn one_by_one(calls: Vec<Duration>) -> Self {
+    pub fn one_by_one(calls: Vec<Duration>) -> Self {
         Self::of(calls.len() as u64, calls.iter().sum(), calls)
     }
 
     /// The median of each number over rounds; `n` is of all rounds together.
-    pub(crate) fn median(rounds: &[Self]) -> Self {
+    pub fn median(rounds: &[Self]) -> Self {
         let median = |number: fn(&Self) -> f64| {
             let mut numbers: Vec<f64> = rounds.iter().map(number).collect();
             numbers.sort_unstable_by(f64::total_cmp);

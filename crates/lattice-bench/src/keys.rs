@@ -4,9 +4,9 @@ use bytes::Bytes;
 use lattice_core::model::Digest;
 
 /// How long values are.
-pub(crate) const VALUE_BYTES: usize = 100;
+pub const VALUE_BYTES: usize = 100;
 /// How many keys share a prefix.
-pub(crate) const GROUP: u64 = 100;
+pub const GROUP: u64 = 100;
 
 fn digest(what: &str, numbers: &[u64]) -> Digest {
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
@@ -18,24 +18,24 @@ fn number(digest: &Digest) -> u64 {
 }
 
 /// The key of a number, 16 bytes.
-pub(crate) fn key(index: u64) -> Bytes {
+pub fn key(index: u64) -> Bytes {
     format!("{:016x}", number(&digest("key", &[index]))).into()
 }
 
 /// The prefix that [`GROUP`] keys share, 12 bytes.
-pub(crate) fn prefix(group: u64) -> Bytes {
+pub fn prefix(group: u64) -> Bytes {
     format!("{:012x}", number(&digest("group", &[group])) >> 16).into()
 }
 
 /// The key of a number among keys in groups, 16 bytes.
-pub(crate) fn grouped(index: u64) -> Bytes {
+pub fn grouped(index: u64) -> Bytes {
     let mut key = prefix(index / GROUP).to_vec();
     key.extend(format!("{:04}", index % GROUP).bytes());
     key.into()
 }
 
 /// The value that a key gets when it is written for the `version`th time.
-pub(crate) fn value(index: u64, version: u64) -> Bytes {
+pub fn value(index: u64, version: u64) -> Bytes {
     let mut value = Vec::with_capacity(VALUE_BYTES + 32);
     for part in 0.. {
         if value.len() >= VALUE_BYTES {
@@ -48,6 +48,6 @@ pub(crate) fn value(index: u64, version: u64) -> Bytes {
 }
 
 /// A number below `below`, for the `step`th choice of somebody.
-pub(crate) fn pick(who: u64, step: u64, below: u64) -> u64 {
+pub fn pick(who: u64, step: u64, below: u64) -> u64 {
     number(&digest("pick", &[who, step])) % below.max(1)
 }

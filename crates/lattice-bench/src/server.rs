@@ -1,4 +1,4 @@
-//! A database server that was started for this run, and the calls that both are measured with.
+//! A server that was started for this run, and the calls that all are measured with.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,17 +11,15 @@ use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::usage::Usage;
+use crate::usage::{self, Usage};
 
 /// How long a server may take to answer for the first time.
 const START: Duration = Duration::from_secs(30);
 const START_PAUSE: Duration = Duration::from_millis(50);
-/// HTTP/2 connections that all clients share.
-const CONNECTIONS: usize = 4;
 
-/// The calls of one connection to a key-value database.
-pub(crate) trait KeyValue: Clone + Send + 'static {
-    /// Writes durably.
+/// The calls of one client of a key-value database. A clone may share its connection.
+pub trait KeyValue: Clone + Send + 'static {
+    /// Writes, as durably as the server does.
     fn put(&mut self, key: Bytes, value: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
 
     /// Writes several entries at once.
@@ -34,76 +32,100 @@ pub(crate) trait KeyValue: Clone + Send + 'static {
     fn scan(&mut self, prefix: Bytes, limit: u32) -> impl Future<Output = Result<usize, Status>> + Send;
 }
 
-/// A server to measure.
-pub(crate) trait Server {
-    /// What its connections are.
-    type Connection: KeyValue;
+/// A server to measure, called in one way.
+pub trait Server {
+    /// What its clients are.
+    type Client: KeyValue;
 
     /// What it is called in the tables.
     const NAME: &'static str;
 
     /// The server.
-    fn process(&self) -> &Process<Self::Connection>;
+    fn process(&self) -> &Process;
+
+    /// What clients are clones of.
+    fn clients(&self) -> &[Self::Client];
 
     /// Waits until it has done all that it put off, so that the next one measured has the machine for itself.
     /// `entries`: how many it holds.
-    async fn rest(&self, entries: u64) -> Result<()>;
+    fn rest(&self, entries: u64) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// A process that serves a folder of its own on a port; killed and removed when dropped.
-pub(crate) struct Process<Connection> {
+#[derive(Debug)]
+pub struct Process {
     child: Child,
+    program: PathBuf,
     folder: TempDir,
-    /// What clients share.
-    pub(crate) connections: Vec<Connection>,
 }
 
-impl<Connection: KeyValue> Process<Connection> {
-    /// Starts what `command` says for a folder and waits until it answers at `address`.
-    pub(crate) async fn start(
-        dir: &Path,
-        address: SocketAddr,
-        command: impl FnOnce(&Path) -> Command,
-        connect: impl Fn(Channel) -> Connection,
-    ) -> Result<Self> {
+impl Process {
+    /// Starts what `command` says for a folder below `dir`.
+    ///
+    /// # Errors
+    /// When the folder or the process cannot be made.
+    pub fn start(dir: &Path, command: impl FnOnce(&Path) -> Command) -> Result<Self> {
         let folder = TempDir::new_in(dir).with_context(|| format!("make a folder in {}", dir.display()))?;
         let mut command = command(folder.path());
         let program = PathBuf::from(command.get_program());
         let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
-        let mut process = Self { child, folder, connections: Vec::new() };
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
+        Ok(Self { child, program, folder })
+    }
 
-        let mut first = connect(endpoint.connect_lazy());
+    /// Waits until a client is answered.
+    ///
+    /// # Errors
+    /// When the process ends, or does not answer in time.
+    pub async fn answers(&mut self, mut client: impl KeyValue) -> Result<()> {
         let deadline = Instant::now() + START;
-        while let Err(status) = first.get(Bytes::from_static(b"none")).await {
-            if let Some(status) = process.child.try_wait()? {
-                bail!("{} ended: {status}", program.display());
+        while let Err(status) = client.get(Bytes::from_static(b"none")).await {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended: {status}", self.program.display());
             }
             if Instant::now() > deadline {
-                bail!("{} does not answer: {status}", program.display());
+                bail!("{} does not answer: {status}", self.program.display());
             }
             tokio::time::sleep(START_PAUSE).await;
         }
-        for _ in 0..CONNECTIONS {
-            process.connections.push(connect(endpoint.connect().await?));
-        }
-        Ok(process)
+        Ok(())
     }
 
     /// What it takes now.
-    pub(crate) fn usage(&self) -> Result<Usage> {
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn usage(&self) -> Result<Usage> {
         Usage::of(self.child.id(), Some(self.folder.path()))
+    }
+
+    /// The processor time that it has used, in steps of 10 ms.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn cpu(&self) -> Result<Duration> {
+        usage::cpu(self.child.id())
     }
 }
 
-impl<Connection> Drop for Process<Connection> {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
+/// An HTTP/2 connection that is made with the first call.
+///
+/// # Errors
+/// Never for an address; for the caller's convenience.
+pub fn channel(address: SocketAddr) -> Result<Channel> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect_lazy())
+}
+
 /// An address that nobody listens at. Somebody may before the server does, which then says so.
-pub(crate) fn free_address() -> Result<SocketAddr> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

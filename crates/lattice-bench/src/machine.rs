@@ -6,11 +6,11 @@ use std::process::Command;
 
 use serde::Serialize;
 
-const LOCK: &str = include_str!("../../../../Cargo.lock");
+const LOCK: &str = include_str!("../../../Cargo.lock");
 
 /// Where, when, and with what.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     date: String,
     commit: String,
     cpu: String,
@@ -26,7 +26,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// This one; the data go to `dir`, if anywhere.
-    pub(crate) fn here(dir: Option<&Path>, peers: Vec<String>) -> Self {
+    pub fn here(dir: Option<&Path>, peers: Vec<String>) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (cpu, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
         let memory_kib = field(&memory, "MemTotal").trim_end_matches("kB").trim().parse::<u64>();
@@ -43,7 +43,7 @@ impl Machine {
     }
 
     /// One line for each fact or two.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let Self { date, commit, cpu, cores, memory_gb, kernel, file_system, peers } = self;
         let data = file_system.as_ref().map(|on| format!("; data on {on}")).unwrap_or_default();
         vec![
@@ -61,7 +61,7 @@ fn field<'a>(text: &'a str, name: &str) -> &'a str {
 }
 
 /// Crates that we are built with, each with its version.
-pub(crate) fn locked(names: &[&str]) -> Vec<String> {
+pub fn locked(names: &[&str]) -> Vec<String> {
     let version = |name: &str| {
         let line = format!("name = \"{name}\"");
         let mut lines = LOCK.lines().skip_while(|at| *at != line);
