@@ -6,7 +6,7 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -47,13 +47,20 @@ hostile: ## Let a peer lie in every way over both paths, and print what became o
 	$(CARGO) build -p lattice
 	$(CARGO) test -p lattice-tests --test it hostile:: -- --nocapture --test-threads=1
 
-check: fmt lint doc deny ## Everything that CI checks besides the tests
+check: fmt lint proto doc deny ## Everything that CI checks besides the tests
 
 fmt: ## Check the formatting
 	$(CARGO) fmt --check
 
 lint: ## Run clippy; a warning is an error
 	$(CARGO) clippy --workspace --all-targets $(FEATURES) -- -D warnings
+
+proto: ## Lint the protocol files, and check that they break no client (needs buf)
+	buf lint
+	buf breaking --against proto/baseline.binpb
+
+proto-baseline: ## Take the protocol files as they are now for what later ones must not break: with a release
+	buf build --exclude-source-info --output proto/baseline.binpb
 
 doc: ## Build the API documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
