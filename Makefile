@@ -3,10 +3,11 @@
 CARGO ?= cargo
 PROFILE_DIR := target/release
 # What is tested and checked, beyond what is built by default: the second storage engine.
-FEATURES := --features lattice/redb
+# And the programs that the tests are run by.
+FEATURES := --features lattice/redb,lattice-tests/programs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline simulate clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -28,6 +29,10 @@ test: ## Run every test: units, properties, simulation, real processes and socke
 		awk '/^test result:/ { passed += $$4; failed += $$6 } \
 			END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }' target/test.log; \
 	fi
+
+simulate: ## Simulate clusters in which everything goes wrong; SEEDS=n, SEED=n for one, ARGS='--help'
+	$(if $(SEED),SIMULATION_TRACE=1) $(CARGO) run -p lattice-tests --features programs --bin simulate -- \
+		$(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS))) $(ARGS)
 
 crash: ## Kill a store under load 300 times (CRASH_KILLS, CRASH_SEED), and check all it had acknowledged
 	CRASH_KILLS=$(or $(CRASH_KILLS),300) $(CARGO) test -p state-store --test it crash:: -- --nocapture

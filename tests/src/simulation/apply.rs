@@ -18,15 +18,21 @@ impl World {
     /// # Errors
     /// What does not hold.
     pub fn apply(&mut self, fault: Fault) -> Result<(), Broken> {
-        self.faults += 1;
+        if let Some(kind) = fault.kind() {
+            *self.faults.entry(kind).or_default() += 1;
+        }
         self.trace.line(self.now, format_args!("{fault:?}"));
         match fault {
-            Fault::Cut { way, from, to } => {
-                self.cut(way, &from, &to, true);
+            Fault::Cut { way, lines } => {
+                self.cut(way, &lines, true);
                 Ok(())
             }
-            Fault::Join { way, from, to } => {
-                self.cut(way, &from, &to, false);
+            Fault::Join { way, lines } => {
+                self.cut(way, &lines, false);
+                Ok(())
+            }
+            Fault::Line { way, from, to, line } => {
+                self.network.set(way, from, to, line);
                 Ok(())
             }
             Fault::Lines { way, line } => {
@@ -44,6 +50,12 @@ impl World {
                 self.after(node);
                 Ok(())
             }
+            Fault::Distrust(node, whom) => self.trust(node, whom, false),
+            Fault::Trust(node, whom) => self.trust(node, whom, true),
+            Fault::DistrustInPull(node) => {
+                self.traps.insert(node);
+                Ok(())
+            }
             Fault::Lie(node, lies, often) => {
                 self.lie(node, &lies, often);
                 Ok(())
@@ -51,13 +63,29 @@ impl World {
         }
     }
 
-    fn cut(&mut self, way: Way, from: &[usize], to: &[usize], cut: bool) {
-        for &a in from {
-            for &b in to.iter().filter(|b| **b != a) {
-                self.network.cut(way, a, b, cut);
-            }
+    fn cut(&mut self, way: Way, lines: &[(usize, usize)], cut: bool) {
+        for &(from, to) in lines {
+            self.network.cut(way, from, to, cut);
         }
         self.look_at_connections();
+    }
+
+    /// A node's operator removes another one's key, or adds it: a connection to it ends at once.
+    pub(super) fn trust(&mut self, node: usize, whom: usize, trusted: bool) -> Result<(), Broken> {
+        self.checks.removals |= !trusted;
+        let peer = self.directory.id(whom);
+        if self.nodes[node].trusts(&peer) == trusted {
+            return Ok(());
+        }
+        let mut out = Outbox::default();
+        self.nodes[node].trust(self.now, peer, trusted, &mut out);
+        self.take_out(node, out)?;
+        if !trusted && self.network.connected(node, whom) {
+            self.network.break_now(node, whom);
+            self.connection(node.min(whom), node.max(whom), false)?;
+        }
+        self.look_at_connections();
+        Ok(())
     }
 
     fn stop(&mut self, part: Part, node: usize) -> Result<(), Broken> {
@@ -89,6 +117,7 @@ impl World {
         // The other services may go on, and find another store than they knew.
         let part = if self.random.random_bool(0.5) { Part::All } else { Part::Store };
         self.stop(part, node)?;
+        self.forget_promises(node);
         self.nodes[node].wipe();
         self.owe_less(node, &lost)?;
         self.start(node)
@@ -101,6 +130,7 @@ impl World {
         let lost = self.disk_map(node)?;
         let part = if self.random.random_bool(0.5) { Part::All } else { Part::Store };
         self.stop(part, node)?;
+        self.forget_promises(node);
         self.nodes[node].roll_back(earlier);
         self.checks.rolled_back.insert(node);
         self.checks.doubtful.insert(self.directory.id(node));
@@ -114,6 +144,7 @@ impl World {
         let held = self.disk_map(node)?;
         let (saved, lost): (Map, Map) = held.into_iter().partition(|_| self.random.random_bool(0.5));
         self.stop(Part::All, node)?;
+        self.forget_promises(node);
         let salvaged = self.nodes[node].salvage(self.now, saved.into_values().collect());
         salvaged.map_err(|what| self.broken(Some(node), what))?;
         self.owe_less(node, &lost)?;

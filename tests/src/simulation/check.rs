@@ -6,14 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lattice_core::coordinator::Notice;
+use lattice_core::coordinator::{Clock, Notice};
 use lattice_core::hearing::contradiction;
 use lattice_core::model::{Incarnation, NodeId};
 use lattice_core::pull::{self, Cause, Outcome};
 use lattice_core::seal::Runs;
 use lattice_core::signed::SignedAnnouncement;
 
+use super::invariant::{Checked, Invariant, Violation};
 use super::ledger::Ledger;
+use super::node::Node;
 use super::step::Seen;
 
 /// What a coordinator hears is counted over so long.
@@ -21,8 +23,11 @@ const BUSY_WINDOW: Duration = Duration::from_secs(10);
 /// In that time, a node by itself, and for each of its peers, hears at most so much.
 const BUSY_MAX: (usize, usize) = (2_000, 300);
 
-/// Reasons for which an honest node refuses an honest one.
-const MAY_REFUSE: [&str; 4] = ["Challenge", "Empty", "Incarnation", "Unavailable"];
+/// Reasons for which an honest node refuses an honest one; the last one, when it has removed its key.
+const MAY_REFUSE: [&str; 5] = ["Challenge", "Empty", "Incarnation", "Unavailable", "Untrusted"];
+
+/// What a node does with one whose key was removed is over within so long: its parts hear of it one by one.
+const REFUSED_WITHIN: Duration = Duration::from_millis(20);
 
 /// What a run has shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +54,10 @@ pub struct Tally {
     pub renewed: Vec<usize>,
     /// Whose stores were told that their peers have filled them again.
     pub recovered: Vec<usize>,
+    /// Whose clock was said to be days or seconds off: by whom, and whose; one's own when peers said so.
+    pub clocks_off: BTreeSet<(usize, NodeId)>,
+    /// How often each invariant was looked at.
+    pub checked: Checked,
 }
 
 /// A pull that ended.
@@ -87,6 +96,8 @@ pub struct Checks {
     pub rolled_back: BTreeSet<usize>,
     /// Nodes that have lied, or whose disk was rolled back: others may say so.
     pub doubtful: BTreeSet<NodeId>,
+    /// Somebody's key was removed: whoever did it refuses him, and others may say so.
+    pub removals: bool,
     /// What was seen so far.
     pub tally: Tally,
 }
@@ -99,6 +110,7 @@ impl Checks {
             nodes: (0..nodes).map(|_| Watched::default()).collect(),
             rolled_back: BTreeSet::new(),
             doubtful: BTreeSet::new(),
+            removals: false,
             tally: Tally::default(),
         }
     }
@@ -107,66 +119,120 @@ impl Checks {
     ///
     /// # Errors
     /// What does not hold.
-    pub fn judge(&mut self, now: Duration, node: usize, seen: &Seen, ledger: &Ledger) -> Result<(), String> {
+    pub fn judge(
+        &mut self,
+        now: Duration,
+        index: usize,
+        node: &Node,
+        seen: &Seen,
+        ledger: &Ledger,
+    ) -> Result<(), Violation> {
+        let refused = |peer: &NodeId| node.refuses_since(peer).is_some_and(|at| now > at + REFUSED_WITHIN);
         match seen {
             Seen::Handled { error, counted: (before, after) } => {
                 self.tally.heard += 1;
-                if *error && after > before {
-                    return Err("an error was counted as a difference".to_owned());
-                }
-                self.busy(now, node)
+                let what = || "an error was counted as a difference".to_owned();
+                self.check(Invariant::ErrorsDoNotCount, !*error || after <= before, what)?;
+                self.busy(now, index)
             }
-            Seen::Stuck(machine) => Err(format!("a tick left the deadline of {machine} where it was")),
+            Seen::Ticked { machine, stuck } => self.check(Invariant::DeadlinesMove, !*stuck, || {
+                format!("a tick left the deadline of {machine} where it was")
+            }),
             Seen::PullStarted(id, peer, cause) => {
                 self.tally.pulls += 1;
-                self.paused(now, node, peer, *cause)?;
-                let pulls = &mut self.nodes[node].pulls;
-                if let Some(other) = pulls.insert(*peer, *id) {
-                    return Err(format!("pulls {other} and {id} from one peer run at once"));
-                }
-                match pulls.len() <= self.pulls_max {
-                    true => Ok(()),
-                    false => Err(format!("{} pulls run at once", pulls.len())),
-                }
+                let removed = refused(peer);
+                self.check(Invariant::RemovedKeysAreRefused, !removed, || {
+                    format!("a pull from {peer} began, whose key was removed")
+                })?;
+                self.paused(now, index, peer, *cause)?;
+                let pulls = &mut self.nodes[index].pulls;
+                let other = pulls.insert(*peer, *id);
+                let running = pulls.len();
+                let bounded = other.is_none() && running <= self.pulls_max;
+                self.check(Invariant::PullsAreBounded, bounded, || match other {
+                    Some(other) => format!("pulls {other} and {id} from one peer run at once"),
+                    None => format!("{running} pulls run at once"),
+                })
             }
             Seen::PullEnded(ended) => {
-                self.nodes[node].pulls.remove(&ended.peer);
-                self.tally.ended.push(Ended { at: now, by: node, pull: (**ended).clone() });
-                self.pause(now, node, ended);
-                self.blamed(ended)
+                self.nodes[index].pulls.remove(&ended.peer);
+                self.tally.ended.push(Ended { at: now, by: index, pull: (**ended).clone() });
+                self.pause(now, index, ended);
+                let blamed = self.blamed(ended);
+                self.check(Invariant::HonestAreNotBlamed, !blamed, || {
+                    format!("{}, who is honest, is blamed: {}: {}", ended.peer, ended.outcome, ended.detail)
+                })
             }
             Seen::CoordinatorStopped => {
-                self.nodes[node].pulls.clear();
+                self.nodes[index].pulls.clear();
                 // Pauses survive as times of a wall clock, which may be another one by then.
-                self.nodes[node].failed.clear();
+                self.nodes[index].failed.clear();
                 Ok(())
             }
             Seen::Notice(notice) => {
-                self.notice(node, notice);
-                match notice {
-                    Notice::Contradiction { peer, epoch, .. } if !self.doubtful.contains(peer) => {
-                        Err(format!("{peer}, who is honest, is said to have two roots for epoch {epoch}"))
-                    }
-                    _ => Ok(()),
+                if let Notice::OwnClock(Clock::Wrong { .. }) = notice {
+                    self.tally.clocks_off.insert((index, node.id));
                 }
+                self.notice(index, notice);
+                let Notice::Contradiction { peer, epoch, .. } = notice else { return Ok(()) };
+                let doubtful = self.doubtful.contains(peer);
+                self.check(Invariant::HonestAreNotBlamed, doubtful, || {
+                    format!("{peer}, who is honest, is said to have two roots for epoch {epoch}")
+                })
             }
-            Seen::Announced(announcement) => self.announced(node, announcement),
-            Seen::Proved(entries) => ledger.check_written(entries),
+            Seen::Announced(announcement) => self.announced(index, announcement),
+            Seen::Proved(id, entries) => {
+                let pulls = &self.nodes[index].pulls;
+                let peer = pulls.iter().find(|(_, running)| *running == id).map(|(peer, _)| *peer);
+                if let Some(peer) = peer {
+                    self.check(Invariant::RemovedKeysAreRefused, !refused(&peer), || {
+                        format!("entries of {peer} are merged, whose key was removed")
+                    })?;
+                }
+                self.result(Invariant::NothingUnprovedIsApplied, ledger.check_written(entries))
+            }
+            Seen::Served(peer) => self.check(Invariant::RemovedKeysAreRefused, !refused(peer), || {
+                format!("{peer} was answered, whose key was removed")
+            }),
             Seen::OwnStore => {
-                self.nodes[node].failed.clear();
+                self.nodes[index].failed.clear();
                 Ok(())
             }
             Seen::Renewed => {
-                self.tally.renewed.push(node);
+                self.tally.renewed.push(index);
                 Ok(())
             }
             Seen::Recovered => {
-                self.tally.recovered.push(node);
+                self.tally.recovered.push(index);
                 Ok(())
             }
             Seen::Acknowledged(_) => Ok(()),
-            Seen::StoreFailed(error) => Err(format!("the store failed: {error}")),
+            Seen::ReadBack { written, read } => {
+                self.check(Invariant::WritesAreRead, read.as_ref() == Some(written), || {
+                    format!("{written:?} was acknowledged, {read:?} is read")
+                })
+            }
+            Seen::StoreFailed(error) => {
+                self.check(Invariant::StoresWork, false, || format!("the store failed: {error}"))
+            }
         }
+    }
+
+    fn check(
+        &mut self,
+        invariant: Invariant,
+        holds: bool,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), Violation> {
+        self.tally.checked.check(invariant, holds, what)
+    }
+
+    /// Looks at an invariant that somebody else has judged.
+    ///
+    /// # Errors
+    /// When it does not hold.
+    pub fn result(&mut self, invariant: Invariant, held: Result<(), String>) -> Result<(), Violation> {
+        self.tally.checked.result(invariant, held)
     }
 
     /// Starts a new tally.
@@ -187,6 +253,9 @@ impl Checks {
                 self.tally.replaced += u64::from(replaced.is_some());
             }
             Notice::RolledBack { .. } => self.tally.rolled_back += 1,
+            Notice::PeerClock { peer, ahead_ms: Some(_) } => {
+                self.tally.clocks_off.insert((node, *peer));
+            }
             _ => {}
         }
     }
@@ -207,33 +276,32 @@ impl Checks {
     }
 
     /// Nobody is asked again before its pause is over: 2^n seconds, of which jitter takes at most a quarter.
-    fn paused(&self, now: Duration, node: usize, peer: &NodeId, cause: Cause) -> Result<(), String> {
-        let Some((count, at)) = self.nodes[node].failed.get(peer) else { return Ok(()) };
-        let pause = Duration::from_secs(1 << (*count).min(8)).mul_f64(0.74);
-        match cause == Cause::Operator || now.saturating_sub(*at) >= pause {
-            true => Ok(()),
-            false => Err(format!("{peer} is asked {:?} after pull {count} that failed", now - *at)),
-        }
+    fn paused(&mut self, now: Duration, node: usize, peer: &NodeId, cause: Cause) -> Result<(), Violation> {
+        let Some(&(count, at)) = self.nodes[node].failed.get(peer) else { return Ok(()) };
+        let pause = Duration::from_secs(1 << count.min(8)).mul_f64(0.74);
+        let waited = now.saturating_sub(at);
+        self.check(Invariant::PausesAreKept, cause == Cause::Operator || waited >= pause, || {
+            format!("{peer} is asked {waited:?} after pull {count} that failed")
+        })
     }
 
     /// Whoever is honest is never blamed: not for a lie, nor for an answer that is none.
-    fn blamed(&self, ended: &pull::Ended) -> Result<(), String> {
-        let pull::Ended { peer, outcome, detail, .. } = ended;
-        let blamed = match outcome {
+    fn blamed(&self, ended: &pull::Ended) -> bool {
+        let blamed = match ended.outcome {
             Outcome::Lied | Outcome::NoProgress => true,
             // What an honest store says when it cannot answer now. Anything else was asked wrongly, or is no
             // answer.
-            Outcome::Refused => !MAY_REFUSE.iter().any(|reason| detail.starts_with(reason)),
+            Outcome::Refused => {
+                let may = &MAY_REFUSE[..MAY_REFUSE.len() - usize::from(!self.removals)];
+                !may.iter().any(|reason| ended.detail.starts_with(reason))
+            }
             Outcome::Healed | Outcome::Stale | Outcome::TimedOut | Outcome::Lost => false,
         };
-        match blamed && !self.doubtful.contains(peer) {
-            true => Err(format!("{peer}, who is honest, is blamed: {outcome}: {detail}")),
-            false => Ok(()),
-        }
+        blamed && !self.doubtful.contains(&ended.peer)
     }
 
     /// A coordinator that hears of something over and over has nobody but itself to blame.
-    fn busy(&mut self, now: Duration, node: usize) -> Result<(), String> {
+    fn busy(&mut self, now: Duration, node: usize) -> Result<(), Violation> {
         let (alone, each) = BUSY_MAX;
         let most = alone + each * self.nodes.len();
         let (since, count) = &mut self.nodes[node].window;
@@ -241,29 +309,33 @@ impl Checks {
             (*since, *count) = (now, 0);
         }
         *count += 1;
-        match *count <= most {
-            true => Ok(()),
-            false => Err(format!("the coordinator heard {count} events within {BUSY_WINDOW:?}")),
-        }
+        let count = *count;
+        self.check(Invariant::NotBusy, count <= most, || {
+            format!("the coordinator heard {count} events within {BUSY_WINDOW:?}")
+        })
     }
 
     /// A node's numbers rise, and it never signs two roots for one epoch of one incarnation.
-    fn announced(&mut self, node: usize, signed: &SignedAnnouncement) -> Result<(), String> {
+    fn announced(&mut self, node: usize, signed: &SignedAnnouncement) -> Result<(), Violation> {
         self.tally.announced += 1;
         let announcement = &signed.announcement;
-        let runs = Runs::parse(announcement.runs.clone()).map_err(|error| error.to_string())?;
+        let runs = Runs::parse(announcement.runs.clone());
+        let runs = runs.map_err(|error| Violation {
+            invariant: Invariant::OneRootPerEpoch,
+            what: format!("announced {error}"),
+        })?;
         let announced = &mut self.nodes[node].announced;
         let before = announced.insert(announcement.incarnation, (announcement.sequence, runs.clone()));
         let Some((sequence, before)) = before else { return Ok(()) };
         if self.rolled_back.contains(&node) {
             return Ok(());
         }
-        if announcement.sequence <= sequence {
-            return Err(format!("announced number {} after {sequence}", announcement.sequence));
-        }
-        match contradiction(&before, &runs) {
-            Some(epoch) => Err(format!("announced two roots for epoch {epoch}")),
-            None => Ok(()),
-        }
+        self.check(Invariant::NumbersRise, announcement.sequence > sequence, || {
+            format!("announced number {} after {sequence}", announcement.sequence)
+        })?;
+        let contradicted = contradiction(&before, &runs);
+        self.check(Invariant::OneRootPerEpoch, contradicted.is_none(), || {
+            format!("announced two roots for epoch {contradicted:?}")
+        })
     }
 }

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use lattice_core::model::{Digest, Entry, Hlc, Key, Version};
+use lattice_core::model::{Content, Digest, Entry, Hlc, Key, Version};
+use lattice_core::time::WallTime;
 
 /// What a replica holds, by key.
 pub type Map = BTreeMap<Key, Entry>;
@@ -14,18 +15,29 @@ pub type Map = BTreeMap<Key, Entry>;
 /// All writes of a simulation.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Of each key, the digest of the entry that each version stands for.
-    written: BTreeMap<Key, BTreeMap<Version, Digest>>,
+    /// Of each key, what each version stands for.
+    written: BTreeMap<Key, BTreeMap<Version, Written>>,
     /// Of each key, the greatest version that must not be lost.
     owed: BTreeMap<Key, Version>,
     acknowledged: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    digest: Digest,
+    deletes: bool,
+    expires: Option<WallTime>,
+}
+
 impl Ledger {
     /// A client wrote something; a node that lies owes it nothing.
     pub fn write(&mut self, entry: &Entry) {
-        let digest = entry.head().digest();
-        self.written.entry(entry.key.clone()).or_default().insert(entry.version, digest);
+        let written = Written {
+            digest: entry.head().digest(),
+            deletes: entry.content == Content::Tombstone,
+            expires: entry.expires,
+        };
+        self.written.entry(entry.key.clone()).or_default().insert(entry.version, written);
     }
 
     /// An honest node acknowledged a write to its client.
@@ -74,20 +86,56 @@ impl Ledger {
     /// The first entry that was not.
     pub fn check_written<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> Result<(), String> {
         for entry in entries {
-            let written = self.written.get(&entry.key).and_then(|versions| versions.get(&entry.version));
-            if written != Some(&entry.head().digest()) {
+            let written = self.of(&entry.key, &entry.version);
+            if written.is_none_or(|written| written.digest != entry.head().digest()) {
                 return Err(format!("{} at {} was never written by a client", entry.key, entry.version));
             }
         }
         Ok(())
     }
 
-    /// Checks that `map` holds every acknowledged write, or a newer version of its key.
+    /// Checks that `map` holds every acknowledged value, or a newer version of its key.
     ///
     /// # Errors
-    /// The first write that is missing.
+    /// The first one that is missing.
     pub fn check_held(&self, map: &Map) -> Result<(), String> {
-        for (key, owed) in &self.owed {
+        self.check_owed(map, false)
+    }
+
+    /// Checks that `map` holds every acknowledged deletion, or a newer version of its key.
+    ///
+    /// # Errors
+    /// The first key that came back.
+    pub fn check_deleted(&self, map: &Map) -> Result<(), String> {
+        self.check_owed(map, true)
+    }
+
+    /// Checks that what clients read at `now` has not expired by then.
+    ///
+    /// # Errors
+    /// The first entry that has.
+    pub fn check_fresh<'a>(
+        &self,
+        now: WallTime,
+        read: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<(), String> {
+        for entry in read {
+            let expires = self.of(&entry.key, &entry.version).and_then(|written| written.expires);
+            if let Some(expires) = expires.filter(|expires| *expires <= now) {
+                return Err(format!("{} is read at {now:?}, and has expired at {expires:?}", entry.key));
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&self, key: &Key, version: &Version) -> Option<&Written> {
+        self.written.get(key)?.get(version)
+    }
+
+    fn check_owed(&self, map: &Map, deletes: bool) -> Result<(), String> {
+        let owed = self.owed.iter();
+        for (key, owed) in owed.filter(|(key, owed)| self.of(key, owed).is_some_and(|w| w.deletes == deletes))
+        {
             match map.get(key) {
                 Some(entry) if entry.version >= *owed => {}
                 Some(entry) => {

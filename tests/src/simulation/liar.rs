@@ -5,6 +5,8 @@
 //! that anybody could tell (a broken signature, silence) are among them, since they must not look like the
 //! peer's own.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use lattice_core::exchange::{Answer, PageBucket, Reason, Refusal, Response, Shape};
@@ -93,6 +95,34 @@ impl Lie {
         Self::Disowned,
         Self::HeardMore,
     ];
+
+    /// In a few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChangedValue => "changed value",
+            Self::InventedEntry => "invented entry",
+            Self::ChangedDigest => "changed digest",
+            Self::ChangedCount => "changed count",
+            Self::ChangedHead => "changed head",
+            Self::LeftOutEntry => "left out entry",
+            Self::SaidBucket => "said bucket",
+            Self::ChangedChain => "changed chain",
+            Self::ChangedSeal => "changed seal",
+            Self::OldSeal => "old seal",
+            Self::ChangedAnnouncement => "changed announcement",
+            Self::RepeatedAnnouncement => "repeated announcement",
+            Self::FarEpoch => "far epoch",
+            Self::Refusal => "refusal",
+            Self::Silence => "silence",
+            Self::OtherAnswer => "other answer",
+            Self::EarlierAnswer => "earlier answer",
+            Self::Garbage => "garbage",
+            Self::BrokenSignature => "broken signature",
+            Self::WrongTime => "wrong time",
+            Self::Disowned => "disowned",
+            Self::HeardMore => "heard more",
+        }
+    }
 }
 
 /// A node that lies.
@@ -105,14 +135,22 @@ pub struct Liar {
     random: Xoshiro256PlusPlus,
     announced: Option<Signed>,
     answered: Option<Response>,
-    /// How often it lied.
-    pub told: u64,
+    /// How often it told which lie.
+    pub told: BTreeMap<Lie, u64>,
 }
 
 impl Liar {
     /// Tells these lies, so often.
     pub fn new(key: SigningKey, lies: &[Lie], often: f64, random: Xoshiro256PlusPlus) -> Self {
-        Self { key, lies: lies.to_vec(), often, random, announced: None, answered: None, told: 0 }
+        Self {
+            key,
+            lies: lies.to_vec(),
+            often,
+            random,
+            announced: None,
+            answered: None,
+            told: BTreeMap::new(),
+        }
     }
 
     /// What is sent instead of an honest parcel.
@@ -140,11 +178,11 @@ impl Liar {
         match lie {
             _ if !lies => return honest,
             Lie::RepeatedAnnouncement => {
-                self.told += 1;
+                self.tell(lie);
                 return first;
             }
             Lie::BrokenSignature => {
-                self.told += 1;
+                self.tell(lie);
                 return broken(honest);
             }
             Lie::ChangedAnnouncement => match announcement.runs.last_mut() {
@@ -158,7 +196,7 @@ impl Liar {
             Lie::WrongTime => announcement.time = WallTime(announcement.time.millis() + 3_600_000),
             _ => return honest,
         }
-        self.told += 1;
+        self.tell(lie);
         codec::sign_announcement(&announcement, &self.key).signed
     }
 
@@ -174,15 +212,15 @@ impl Liar {
         }
         let changed = match lie {
             Lie::Silence => {
-                self.told += 1;
+                self.tell(lie);
                 return None;
             }
             Lie::BrokenSignature => {
-                self.told += 1;
+                self.tell(lie);
                 return Some(broken(honest));
             }
             Lie::Garbage => {
-                self.told += 1;
+                self.tell(lie);
                 return Some(self.garbage(&honest));
             }
             Lie::Refusal => {
@@ -233,8 +271,12 @@ impl Liar {
         if !changed {
             return Some(honest);
         }
-        self.told += 1;
+        self.tell(lie);
         Some(codec::sign_response(&header, &response, &self.key))
+    }
+
+    fn tell(&mut self, lie: Lie) {
+        *self.told.entry(lie).or_default() += 1;
     }
 
     fn seal(&mut self, lie: Lie, answer: &mut Answer) -> bool {

@@ -12,15 +12,19 @@
 
 mod apply;
 pub mod asker;
+pub mod campaign;
 pub mod check;
 pub mod faults;
+pub mod invariant;
 pub mod ledger;
 pub mod liar;
 pub mod message;
 pub mod network;
 pub mod node;
+mod promise;
 pub mod replica;
 pub mod scenario;
+pub mod schedule;
 pub mod sensor;
 pub mod settings;
 pub mod shell;
@@ -32,6 +36,7 @@ pub mod world;
 
 use std::time::Duration;
 
+pub use invariant::Invariant;
 pub use scenario::{Report, Scenario};
 pub use settings::Settings;
 pub use verdict::Broken;

@@ -6,6 +6,7 @@
 //! start one by one, as the four services do: the coordinator forgets everything but its memory, the sensor its
 //! connections, the store nothing that was committed.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use state_store::storage::Batch;
 use super::ledger::Map;
 use super::message::{Message, Parcel, QuestionId};
 use super::network::Way;
-use super::replica::{Disk, Replica};
+use super::replica::{Disk, Replica, Write};
 use super::sensor::Sensor;
 use super::settings::{CLUSTER, Directory, Settings};
 use super::shell::Shell;
@@ -48,6 +49,8 @@ pub struct Node {
     pub(super) sensor: Option<Sensor>,
     pub(super) memory: Memory,
     pub(super) trusted: Vec<NodeId>,
+    /// Whose key was removed, and since when this coordinator refuses it.
+    removed: BTreeMap<NodeId, Duration>,
     disk: Disk,
     skew: Skew,
     lives: u64,
@@ -70,6 +73,7 @@ impl Node {
             shell: None,
             sensor: None,
             memory: Memory::default(),
+            removed: BTreeMap::new(),
             disk: Disk::default(),
             skew: Skew::default(),
             lives: 0,
@@ -139,6 +143,8 @@ impl Node {
             return;
         }
         self.lives += 1;
+        // It is the coordinator that tells the others whom to trust.
+        self.removed.values_mut().for_each(|since| *since = now);
         let seed = self.random.random();
         self.shell = Some(Shell::new(self, self.lives, seed, now));
         // What its last life said of the clock is said no more.
@@ -229,10 +235,28 @@ impl Node {
         self.skew = skew;
     }
 
-    /// Changes the effective trusted keys.
-    pub fn set_trusted(&mut self, now: Duration, trusted: Vec<NodeId>, out: &mut Outbox) {
-        self.trusted.clone_from(&trusted);
-        self.tell(now, Event::TrustChanged { trusted }, out);
+    /// Removes a peer's key from the trusted ones, or adds it again.
+    pub fn trust(&mut self, now: Duration, peer: NodeId, trusted: bool, out: &mut Outbox) {
+        self.trusted.retain(|id| *id != peer);
+        match trusted {
+            true => {
+                self.trusted.push(peer);
+                self.removed.remove(&peer);
+            }
+            false => drop(self.removed.insert(peer, now)),
+        }
+        self.tell(now, Event::TrustChanged { trusted: self.trusted.clone() }, out);
+    }
+
+    /// Whether a peer's key is trusted.
+    pub fn trusts(&self, peer: &NodeId) -> bool {
+        self.trusted.contains(peer)
+    }
+
+    /// Since when the running coordinator knows that a peer's key was removed.
+    pub fn refuses_since(&self, peer: &NodeId) -> Option<Duration> {
+        self.shell.as_ref()?;
+        self.removed.get(peer).copied()
     }
 
     /// Tells the coordinator's machine what an operator wants.
@@ -260,12 +284,13 @@ impl Node {
         self.skew.wall(now)
     }
 
-    /// A client writes, or deletes when there is no value. Whether it was acknowledged.
-    pub fn write(&mut self, now: Duration, key: Key, value: Option<Bytes>, out: &mut Outbox) -> bool {
+    /// A client writes. Whether it was acknowledged.
+    pub fn write(&mut self, now: Duration, write: Write, out: &mut Outbox) -> bool {
         let wall = self.skew.wall(now);
         let Some(store) = self.store.as_mut().filter(|store| store.takes_writes(now)) else { return false };
-        match store.write(now, wall, key, value) {
-            Ok(entry) => {
+        match store.write(now, wall, write) {
+            Ok((entry, read)) => {
+                out.seen.push(Seen::ReadBack { written: entry.clone(), read });
                 if self.shell.is_some() && self.sensor.is_some() {
                     let deltas = codec::split_deltas(CLUSTER, std::slice::from_ref(&entry), "");
                     out.deltas.extend(deltas.map(Bytes::from));
@@ -320,9 +345,8 @@ impl Node {
             && sensor.deadline().is_some_and(|deadline| deadline <= now)
         {
             let changed = sensor.hear(now, liveness::Event::Tick);
-            if sensor.deadline().is_some_and(|deadline| deadline <= now) {
-                out.seen.push(Seen::Stuck("liveness"));
-            }
+            let stuck = sensor.deadline().is_some_and(|deadline| deadline <= now);
+            out.seen.push(Seen::Ticked { machine: "liveness", stuck });
             if changed {
                 self.tell_sensor(now, out);
             }
@@ -341,9 +365,8 @@ impl Node {
             && shell.deadline().is_some_and(|deadline| deadline <= now)
         {
             self.hear(now, Event::Tick, out);
-            if self.shell.as_ref().and_then(Shell::deadline).is_some_and(|deadline| deadline <= now) {
-                out.seen.push(Seen::Stuck("coordinator"));
-            }
+            let stuck = self.shell.as_ref().and_then(Shell::deadline).is_some_and(|deadline| deadline <= now);
+            out.seen.push(Seen::Ticked { machine: "coordinator", stuck });
         }
     }
 
@@ -423,6 +446,7 @@ impl Node {
         let store = self.store.as_mut().ok_or("the store is away")?;
         let (answer, asked) = store.exchange(now, wall, envelope);
         if let Some(asked) = asked {
+            out.seen.push(Seen::Served(asked.peer));
             let event = Event::Asked {
                 peer: asked.peer,
                 announcement: asked.announcement,

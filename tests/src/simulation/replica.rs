@@ -50,6 +50,17 @@ pub struct Replica {
     random: Xoshiro256PlusPlus,
 }
 
+/// What a client writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The key.
+    pub key: Key,
+    /// The value; `None` deletes.
+    pub value: Option<Bytes>,
+    /// How long a value lives; `None`: for ever.
+    pub ttl: Option<Duration>,
+}
+
 /// What an accepted request tells the coordinator.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -111,7 +122,7 @@ impl Replica {
         self.peers.set_trust(trusted.iter().copied().collect());
     }
 
-    /// A client's write; `None` deletes.
+    /// A client's write: what was committed, and what its key reads then.
     ///
     /// # Errors
     /// What the engine says.
@@ -119,21 +130,26 @@ impl Replica {
         &mut self,
         now: Duration,
         wall: WallTime,
-        key: Key,
-        value: Option<Bytes>,
-    ) -> Result<Entry, String> {
-        let op = match value {
-            Some(value) => Op::Put { key, value, ttl: None, condition: None },
-            None => Op::Delete { key, condition: None },
+        write: Write,
+    ) -> Result<(Entry, Option<Entry>), String> {
+        let op = match write {
+            Write { key, value: Some(value), ttl } => Op::Put { key, value, ttl, condition: None },
+            Write { key, value: None, .. } => Op::Delete { key, condition: None },
         };
         let (_, mut committed) =
             self.engine.write(&[op], self.now(now, wall)).map_err(|error| error.to_string())?;
         self.committed(&committed, now, wall);
         let written = committed.local.pop().ok_or("the write is not among what was committed")?;
-        match self.reader.current(&written.key).map_err(|error| error.to_string())? {
-            Some(read) if read == written => Ok(written),
-            read => Err(format!("{written:?} was acknowledged, {read:?} is read")),
-        }
+        let read = self.reader.current(&written.key).map_err(|error| error.to_string())?;
+        Ok((written, read))
+    }
+
+    /// What a client reads.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn get(&self, now: Duration, wall: WallTime, key: &Key) -> Result<Option<Entry>, String> {
+        self.reader.get(key, self.now(now, wall)).map_err(|error| error.to_string())
     }
 
     /// Merges what gossip brought.
@@ -247,6 +263,7 @@ impl Replica {
     /// What the engine says.
     pub fn work(&mut self, now: Duration, wall: WallTime) -> Result<bool, String> {
         let before = self.published();
+        self.engine.doubt_clock(!self.takes_writes(now));
         self.engine.seal(self.now(now, wall)).map_err(|error| error.to_string())?;
         self.look = self.next_look(now, wall);
         let after = self.published();

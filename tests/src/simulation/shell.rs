@@ -220,7 +220,7 @@ impl Node {
             }
             Effect::Merge { pull, entries, repair } => {
                 let wall = self.wall(now);
-                out.seen.push(Seen::Proved(entries.clone()));
+                out.seen.push(Seen::Proved(pull, entries.clone()));
                 let merged = self.store_now(|store| store.merge_pulled(now, wall, entries, repair));
                 self.tell_pull(now, pull, merged.map(pull::Event::Merged), out);
             }

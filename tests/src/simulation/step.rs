@@ -82,8 +82,13 @@ pub enum Seen {
         /// Differences that the machine has counted, of all peers together, before and after.
         counted: (u32, u32),
     },
-    /// A tick left the deadline where it was.
-    Stuck(&'static str),
+    /// A machine's deadline came, and it was told so.
+    Ticked {
+        /// Which machine.
+        machine: &'static str,
+        /// Its deadline is where it was.
+        stuck: bool,
+    },
     /// A pull began.
     PullStarted(pull::Id, NodeId, pull::Cause),
     /// A pull ended.
@@ -100,8 +105,17 @@ pub enum Seen {
     Announced(SignedAnnouncement),
     /// A client's write was acknowledged.
     Acknowledged(Entry),
+    /// What its node reads of the key then.
+    ReadBack {
+        /// What was acknowledged.
+        written: Entry,
+        /// What is read.
+        read: Option<Entry>,
+    },
     /// Entries that a pull has proved go to the store.
-    Proved(Vec<Entry>),
+    Proved(pull::Id, Vec<Entry>),
+    /// A peer's request was answered, and not refused for who it is.
+    Served(NodeId),
     /// The coordinator was killed, and all its pulls with it.
     CoordinatorStopped,
     /// The store failed.

@@ -7,12 +7,14 @@ use std::fmt;
 use std::time::Duration;
 
 use lattice_core::coordinator::OwnSeals;
-use lattice_core::model::Epoch;
+use lattice_core::model::{Content, Entry, Epoch, HeadContent, Hlc};
 use lattice_core::pull::Outcome;
 use lattice_core::seal::{Root, Runs};
 
+use super::faults::{Fault, Part};
+use super::invariant::{Invariant, Violation};
 use super::ledger::Map;
-use super::time::Skew;
+use super::time::{Skew, true_time};
 use super::world::World;
 
 /// Something that does not hold, with all that is needed to see it again.
@@ -24,6 +26,8 @@ pub struct Broken {
     pub at: Duration,
     /// Which node, if it is one node's fault.
     pub node: Option<usize>,
+    /// Which invariant; `None` for what one scenario expected.
+    pub invariant: Option<Invariant>,
     /// What does not hold.
     pub what: String,
     /// The last lines of the trace.
@@ -37,6 +41,9 @@ impl fmt::Display for Broken {
         if let Some(node) = self.node {
             write!(f, ", node {node}")?;
         }
+        if let Some(invariant) = self.invariant {
+            write!(f, ": it does not hold that {invariant}")?;
+        }
         write!(f, ": {}\nreplay with SIMULATION_SEED={}", self.what, self.seed)
     }
 }
@@ -47,6 +54,9 @@ impl World {
     /// Ends every fault, and all writing; then waits until the honest nodes have converged, and checks that
     /// what they have is what was written. How long it took.
     ///
+    /// What a clock that was days ahead has stamped is due in days. Until then all else is the same everywhere;
+    /// the nodes are switched off meanwhile, which costs no time.
+    ///
     /// # Errors
     /// What does not hold.
     pub fn quiet(&mut self, limit: Duration) -> Result<Duration, Broken> {
@@ -56,13 +66,46 @@ impl World {
         self.network.mend();
         for node in 0..self.nodes.len() {
             self.nodes[node].set_clock(Skew::default());
+            (0..self.nodes.len()).try_for_each(|whom| self.trust(node, whom, true))?;
             self.start(node)?;
         }
         self.look_at_connections();
-        let took = self.run_until("all honest nodes have come to rest", limit, Self::at_rest)?;
+        let mut took = Duration::ZERO;
+        let due = self.due_in();
+        if due > limit {
+            let same = "all but what was stamped ahead is the same";
+            took = self.come_to(same, limit, |world| world.is_whole() && world.same_maps_so_far())?;
+            (0..self.nodes.len()).try_for_each(|node| self.apply(Fault::Stop(Part::All, node)))?;
+            let slept = self.due_in();
+            self.run_for(slept)?;
+            self.slept += slept;
+            (0..self.nodes.len()).try_for_each(|node| self.start(node))?;
+        }
+        let limit = limit + self.due_in();
+        took += self.come_to("all honest nodes have come to rest", limit, Self::at_rest)?;
         self.trace.line(self.now, format_args!("at rest after {took:?}"));
         self.check_maps()?;
         Ok(took)
+    }
+
+    /// How long it takes until everything that was ever written is due by a clock that is right.
+    fn due_in(&self) -> Duration {
+        let newest = self.ledger.newest().map(Hlc::wall);
+        newest.map_or(Duration::ZERO, |newest| newest.since(true_time(self.now)))
+    }
+
+    fn come_to(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        holds: impl FnMut(&Self) -> bool,
+    ) -> Result<Duration, Broken> {
+        self.checks.tally.checked.count(Invariant::OneRootInTheEnd, 1);
+        let came = self.run_until(what, limit, holds);
+        came.map_err(|broken| match broken.invariant {
+            None => Broken { invariant: Some(Invariant::OneRootInTheEnd), ..broken },
+            Some(_) => broken,
+        })
     }
 
     /// What a node's store says of itself, while it runs.
@@ -75,12 +118,28 @@ impl World {
     /// An entry may come late, when its epoch is sealed already (a liar was the only one to have it): then one
     /// node has it in its live map before any of them has it under a root.
     pub fn at_rest(&self) -> bool {
-        let whole = |node| self.own(node).is_some_and(|own| !own.recovering && own.damaged == 0);
-        if !self.honest().all(whole) {
-            return false;
-        }
         let maps = || self.honest().map(|node| self.map(node)).collect::<Result<Vec<Map>, _>>();
-        self.converged() && maps().is_ok_and(|maps| maps.windows(2).all(|pair| pair[0] == pair[1]))
+        self.is_whole()
+            && self.converged()
+            && maps().is_ok_and(|maps| maps.windows(2).all(|pair| pair[0] == pair[1]))
+    }
+
+    /// Whether no honest node lacks anything that it knows of.
+    fn is_whole(&self) -> bool {
+        let whole = |node| self.own(node).is_some_and(|own| !own.recovering && own.damaged == 0);
+        self.honest().all(whole)
+    }
+
+    /// Whether all honest nodes hold the same of every key that nobody has stamped ahead of a right clock.
+    fn same_maps_so_far(&self) -> bool {
+        let soon = true_time(self.now) + self.settings.max_clock_drift;
+        let maps = self.honest().map(|node| self.map(node)).collect::<Result<Vec<Map>, _>>();
+        let Ok(maps) = maps else { return false };
+        self.ledger.keys().all(|key| {
+            let held: Vec<Option<&Entry>> = maps.iter().map(|map| map.get(key)).collect();
+            let ahead = held.iter().flatten().any(|entry| entry.version.hlc.wall() > soon);
+            ahead || held.windows(2).all(|pair| pair[0] == pair[1])
+        })
     }
 
     /// Whether all honest nodes have one root at a common epoch that is newer than the last write.
@@ -100,14 +159,20 @@ impl World {
         roots.windows(2).all(|pair| pair[0] == pair[1]).then(|| (epoch, roots[0]))
     }
 
-    /// What a node's store holds.
+    /// What a node's store holds: values only of what has not expired.
     ///
     /// # Errors
     /// When it does not run, or fails.
     pub fn map(&self, node: usize) -> Result<Map, String> {
         let wall = self.nodes[node].wall(self.now);
         let store = self.nodes[node].store().ok_or("the store does not run")?;
-        store.map(self.now, wall, self.ledger.keys())
+        let mut map = store.map(self.now, wall, self.ledger.keys())?;
+        for entry in map.values_mut().filter(|entry| entry.expires.is_some_and(|expires| expires <= wall)) {
+            if let HeadContent::Value(value_digest) = entry.head().content {
+                entry.content = Content::Dropped { value_digest };
+            }
+        }
+        Ok(map)
     }
 
     /// The nodes that do not lie.
@@ -115,25 +180,49 @@ impl World {
         (0..self.nodes.len()).filter(|node| !self.liars.contains_key(node))
     }
 
-    fn check_maps(&self) -> Result<(), Broken> {
+    fn check_maps(&mut self) -> Result<(), Broken> {
         let mut sealed: Vec<(Option<Root>, Map)> = Vec::new();
-        for node in self.honest() {
-            let broken = |what: String| self.broken(Some(node), what);
-            let map = self.map(node).map_err(broken)?;
-            self.ledger.check_written(map.values()).map_err(broken)?;
-            self.ledger.check_held(&map).map_err(broken)?;
-            let store =
-                self.nodes[node].store().ok_or_else(|| broken("the store does not run".to_owned()))?;
-            let (root, entries) = store.sealed(self.now, self.nodes[node].wall(self.now)).map_err(broken)?;
+        for node in self.honest().collect::<Vec<_>>() {
+            let wall = self.nodes[node].wall(self.now);
+            let map = self.must(node, Invariant::StoresWork, |world| world.map(node))?;
+            self.must(node, Invariant::OnlyWhatWasWritten, |world| world.ledger.check_written(map.values()))?;
+            self.must(node, Invariant::AcknowledgedIsNotLost, |world| world.ledger.check_held(&map))?;
+            self.must(node, Invariant::DeletedStaysDeleted, |world| world.ledger.check_deleted(&map))?;
+            let read = self.must(node, Invariant::StoresWork, |world| world.read(node))?;
+            self.must(node, Invariant::ExpiredIsNotRead, |world| world.ledger.check_fresh(wall, &read))?;
+            let (root, mut entries) = self.must(node, Invariant::StoresWork, |world| {
+                world.nodes[node].store().ok_or("the store does not run")?.sealed(world.now, wall)
+            })?;
+            // One root may be of several epochs, and what expires between them is in some of these maps.
+            entries.retain(|_, entry| entry.expires.is_none());
             match sealed.iter().find(|other| other.0 == root) {
-                Some(other) if other.1 != entries => {
-                    return Err(broken("equal roots over different entries".to_owned()));
+                Some(other) => {
+                    let equal = if other.1 == entries { Ok(()) } else { Err("they do not".to_owned()) };
+                    self.must(node, Invariant::EqualRootsAreEqualMaps, |_| equal)?;
                 }
-                Some(_) => {}
                 None => sealed.push((root, entries)),
             }
         }
         Ok(())
+    }
+
+    /// Everything that clients can read of a node.
+    fn read(&self, node: usize) -> Result<Vec<Entry>, String> {
+        let (store, wall) =
+            (self.nodes[node].store().ok_or("the store does not run")?, self.nodes[node].wall(self.now));
+        self.ledger.keys().filter_map(|key| store.get(self.now, wall, key).transpose()).collect()
+    }
+
+    /// Looks at an invariant that concerns one node.
+    fn must<T>(
+        &mut self,
+        node: usize,
+        invariant: Invariant,
+        judge: impl FnOnce(&Self) -> Result<T, String>,
+    ) -> Result<T, Broken> {
+        self.checks.tally.checked.count(invariant, 1);
+        let judged = judge(self);
+        judged.map_err(|what| self.violated(Some(node), Violation { invariant, what }))
     }
 
     /// The greatest epoch of what honest nodes hold.
@@ -144,7 +233,12 @@ impl World {
     /// The end of a run that does not hold.
     pub fn broken(&self, node: Option<usize>, what: String) -> Broken {
         let lines = self.trace.lines().map(str::to_owned).collect();
-        Broken { seed: self.seed, at: self.now, node, what, lines }
+        Broken { seed: self.seed, at: self.now, node, invariant: None, what, lines }
+    }
+
+    /// The end of a run in which an invariant does not hold.
+    pub(super) fn violated(&self, node: Option<usize>, violation: Violation) -> Broken {
+        Broken { invariant: Some(violation.invariant), ..self.broken(node, violation.what) }
     }
 
     /// Every node in a few lines, for the report of a failure.

@@ -5,24 +5,27 @@
 //! time: what was found once is found again.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lattice_core::coordinator::Event;
+use lattice_core::exchange::INLINE_BYTES_MAX;
 use lattice_core::model::Key;
+use lattice_core::pull;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::check::{Checks, Tally};
 use super::faults::{Fault, Planned};
 use super::ledger::Ledger;
-use super::liar::Liar;
+use super::liar::{Liar, Lie};
 use super::message::{Message, Parcel};
 use super::network::{Class, Flip, Network, Way};
 use super::node::Node;
-use super::replica::Disk;
+use super::promise::Promise;
+use super::replica::{Disk, Write};
 use super::settings::{Directory, Settings};
 use super::step::{Input, Outbox, Seen};
 use super::trace::Trace;
@@ -44,7 +47,14 @@ pub struct Workload {
     pub keys: u32,
     /// Of the writes, the part that deletes.
     pub deletes: f64,
+    /// Of those that do not, the part that expires.
+    pub expire: f64,
 }
+
+/// One value of so many is so long that a pull asks for it by its key.
+const LONG_IN: u32 = 12;
+/// The longest that a value lives which expires.
+const TTL_MAX: Duration = Duration::from_secs(240);
 
 /// What is going to happen.
 #[derive(Debug)]
@@ -110,8 +120,20 @@ pub struct World {
     /// Earlier states of the disks, while somebody may want them.
     pub(super) snapshots: Option<Vec<Disk>>,
     events: u64,
-    pub(super) faults: u64,
+    /// For how long all nodes were switched off.
+    pub(super) slept: Duration,
+    /// How often what went wrong.
+    pub(super) faults: BTreeMap<&'static str, u64>,
+    /// Nodes in whose next pull a key is removed.
+    pub(super) traps: BTreeSet<usize>,
+    /// What pulls that run will have brought when they have healed.
+    pub(super) promises: BTreeMap<(usize, pull::Id), Promise>,
 }
+
+/// A key that is removed in the middle of a pull is removed within so long.
+const TRAP_WITHIN: Duration = Duration::from_millis(150);
+/// And added again within so long.
+const TRUSTED_WITHIN: Duration = Duration::from_secs(60);
 
 impl World {
     /// A cluster that has never run.
@@ -138,7 +160,10 @@ impl World {
             random,
             snapshots: None,
             events: 0,
-            faults: 0,
+            slept: Duration::ZERO,
+            faults: BTreeMap::new(),
+            traps: BTreeSet::new(),
+            promises: BTreeMap::new(),
             settings,
             directory,
         }
@@ -157,6 +182,11 @@ impl World {
     /// Time since the beginning.
     pub fn now(&self) -> Duration {
         self.now
+    }
+
+    /// For how long any node was switched on.
+    pub fn awake(&self) -> Duration {
+        self.now - self.slept
     }
 
     /// The seed.
@@ -189,14 +219,28 @@ impl World {
         self.ledger.acknowledged()
     }
 
-    /// How many events happened, and faults among them.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.events, self.faults)
+    /// How many events happened.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// How often what went wrong.
+    pub fn faults(&self) -> &BTreeMap<&'static str, u64> {
+        &self.faults
+    }
+
+    /// How often which lies were told.
+    pub fn lies(&self) -> BTreeMap<Lie, u64> {
+        let mut lies = BTreeMap::new();
+        for (&lie, told) in self.liars.values().flat_map(|liar| &liar.told) {
+            *lies.entry(lie).or_default() += told;
+        }
+        lies
     }
 
     /// How often a liar lied.
     pub fn lies_told(&self, node: usize) -> u64 {
-        self.liars.get(&node).map_or(0, |liar| liar.told)
+        self.liars.get(&node).map_or(0, |liar| liar.told.values().sum())
     }
 
     /// One number for all that happened.
@@ -220,6 +264,7 @@ impl World {
         let planned = |next: &Scheduled| matches!(next.happening, Happening::Fault(_) | Happening::Snapshot);
         self.queue.retain(|Reverse(next)| !planned(next));
         self.snapshots = None;
+        self.traps.clear();
     }
 
     /// Clients write like this from now on; `None`: not at all.
@@ -238,10 +283,24 @@ impl World {
     /// # Errors
     /// What does not hold.
     pub fn write(&mut self, node: usize, key: &str, value: Option<&str>) -> Result<bool, Broken> {
+        self.write_for(node, key, value, None)
+    }
+
+    /// A client writes a value that expires.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn write_for(
+        &mut self,
+        node: usize,
+        key: &str,
+        value: Option<&str>,
+        ttl: Option<Duration>,
+    ) -> Result<bool, Broken> {
         let key = Key::try_from(key).expect("a key of 1 to 1,024 bytes");
         let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
         let mut out = Outbox::default();
-        let written = self.nodes[node].write(self.now, key, value, &mut out);
+        let written = self.nodes[node].write(self.now, Write { key, value, ttl }, &mut out);
         self.take_out(node, out)?;
         Ok(written)
     }
@@ -369,6 +428,9 @@ impl World {
             Seen::PullStarted(id, peer, cause) => {
                 let peer = self.directory.index(peer);
                 self.trace.line(self.now, format_args!("{node}: pull {id} from {peer:?} ({cause:?})"));
+                if let Some(peer) = peer {
+                    self.pull_started(node, *id, peer);
+                }
             }
             Seen::PullEnded(ended) => {
                 let (outcome, merged, detail) = (ended.outcome, ended.entries_merged, &ended.detail);
@@ -376,22 +438,35 @@ impl World {
                     self.now,
                     format_args!("{node}: pull {} ended: {outcome}, {merged} merged {detail}", ended.id),
                 );
+                self.pull_ended(node, ended)?;
             }
             Seen::Handled { .. }
-            | Seen::Stuck(_)
+            | Seen::Ticked { .. }
+            | Seen::ReadBack { .. }
+            | Seen::Served(_)
             | Seen::OwnStore
             | Seen::Renewed
             | Seen::Recovered
             | Seen::Announced(_)
-            | Seen::Proved(_)
+            | Seen::Proved(..)
             | Seen::CoordinatorStopped
             | Seen::StoreFailed(_) => {}
         }
         if lies {
             return Ok(());
         }
-        let judged = self.checks.judge(self.now, node, seen, &self.ledger);
-        judged.map_err(|what| self.broken(Some(node), what))
+        let judged = self.checks.judge(self.now, node, &self.nodes[node], seen, &self.ledger);
+        judged.map_err(|violation| self.violated(Some(node), violation))
+    }
+
+    fn pull_started(&mut self, node: usize, id: pull::Id, peer: usize) {
+        self.promise(node, id, peer);
+        if self.traps.remove(&node) {
+            let removed = self.up_to(TRAP_WITHIN);
+            let added = removed + self.up_to(TRUSTED_WITHIN);
+            self.put_off(removed, Happening::Fault(Fault::Distrust(node, peer)));
+            self.put_off(added, Happening::Fault(Fault::Trust(node, peer)));
+        }
     }
 
     /// After anything happened to a node: its next deadline may be another one.
@@ -440,9 +515,13 @@ impl World {
         let Some(workload) = self.workload else { return Ok(()) };
         for _ in 0..self.random.random_range(1..=workload.burst) {
             let key = format!("key-{}", self.random.random_range(0..workload.keys));
-            let value = format!("{}-{}", node, self.random.random::<u32>());
+            let mut value = format!("{}-{}", node, self.random.random::<u32>());
+            if self.random.random_ratio(1, LONG_IN) {
+                value.push_str(&"-".repeat(INLINE_BYTES_MAX));
+            }
             let deletes = self.random.random_bool(workload.deletes);
-            self.write(node, &key, (!deletes).then_some(value.as_str()))?;
+            let ttl = self.random.random_bool(workload.expire).then(|| self.up_to(TTL_MAX));
+            self.write_for(node, &key, (!deletes).then_some(value.as_str()), ttl)?;
         }
         let after = self.up_to(workload.every * 2);
         self.put_off(after, Happening::Write(node));
@@ -469,7 +548,8 @@ impl World {
     }
 
     fn look(&mut self, a: usize, b: usize) {
-        let able = self.nodes[a].listens() && self.nodes[b].listens();
+        let trusts = |a: usize, b: usize| self.nodes[a].trusts(&self.directory.id(b));
+        let able = self.nodes[a].listens() && self.nodes[b].listens() && trusts(a, b) && trusts(b, a);
         if let Some(flip) = self.network.look(a, b, able) {
             self.put_off(flip.after, Happening::Flip(flip));
         }
