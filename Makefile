@@ -77,7 +77,7 @@ bench: ## Measure the tree beside a plain rs_merkle tree, in one run, and print 
 	$(CARGO) bench -p lattice-core --bench tree
 
 bench-store: ## Measure the store beside etcd and sled, in one run; ARGS='--help' lists what there is
-	$(CARGO) bench -p state-store --bench store -- $(ARGS)
+	$(CARGO) bench -p state-store --features redb --bench store -- $(ARGS)
 
 bench-reconcile: ## Measure what a pull costs beside others and the least possible; ARGS='--help' lists what there is
 	$(CARGO) bench -p state-store --bench reconcile -- $(ARGS)

@@ -1,7 +1,7 @@
 //! What the store wants to reach, judged by what was measured.
 
 use lattice_bench::report::Aim;
-use lattice_bench::table::{digits, megabytes, time};
+use lattice_bench::table::{count, digits, megabytes, time};
 
 use crate::report::Row;
 use crate::stores::{DISKS, RAW};
@@ -43,6 +43,14 @@ pub(crate) fn judge(rows: &[Row]) -> Vec<Aim> {
         find("seal, 1 changed", engine, &of_million)
             .map(|row| within("seal one changed key among 10⁶ in 2 ms", row, 2e3)),
     );
+    for (name, most) in [("prove presence", 1_024), ("prove absence", 1_536)] {
+        let row = find(name, engine, &of_million);
+        aims.extend(row.and_then(|row| row.proof_bytes).map(|bytes| Aim {
+            aim: format!("{name} among 10⁶ keys in {} B", count(most as u64)),
+            measured: format!("{} B", count(bytes as u64)),
+            met: bytes <= most,
+        }));
+    }
     if let (Some(ours), Some(raw)) = (find("fill", engine, &of_million), find("fill", RAW, &of_million)) {
         aims.push(Aim {
             aim: "fill 10⁶ keys in raw sled's memory and 64 MiB more".to_owned(),

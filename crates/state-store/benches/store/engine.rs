@@ -7,6 +7,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use lattice_core::model::{Content, EpochLength, Incarnation, Key};
+use lattice_core::proof::SealedProof;
 use lattice_core::time::{Monotonic, WallTime};
 use lattice_runtime::Clock;
 use state_store::engine::{Begun, Op, Prepared, Sealer, Step};
@@ -58,6 +59,11 @@ impl InProcess {
 
     fn now(&self) -> Now {
         self.stopped.unwrap_or_else(|| now(&self.clock, self.ahead))
+    }
+
+    /// What the newest seal proves of a key.
+    pub(crate) fn prove(&self, key: &Bytes) -> Result<SealedProof> {
+        Ok(self.reader.prove(&Key::try_from(key.clone())?, None)?.sealed)
     }
 
     fn put(&mut self, entries: &[(Bytes, Bytes)]) -> Result<()> {

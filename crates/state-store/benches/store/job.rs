@@ -10,7 +10,10 @@ use bytes::Bytes;
 use lattice_bench::keys::{self, VALUE_BYTES};
 use lattice_bench::sample::Sample;
 use lattice_bench::usage::{self, Usage};
-use lattice_core::model::Digest;
+use lattice_core::model::{Content, Digest};
+use lattice_core::proof::SealedProof;
+use lattice_proto::kv::v1 as wire;
+use prost::Message as _;
 use rs_merkle::MerkleTree;
 use rs_merkle::algorithms::Sha256;
 use serde::{Deserialize, Serialize};
@@ -39,6 +42,8 @@ pub(crate) enum Job {
     Write { store: String, folder: PathBuf, keys: u64, versions: Vec<u64> },
     /// Open a store, and read one key.
     Open { store: String, folder: PathBuf },
+    /// Prove so many keys, and the absence of as many, and verify each: outcomes in that order.
+    Prove { store: String, folder: PathBuf, keys: u64, proofs: u64 },
     /// Seal epochs, in each of which some of the keys changed: how many, and how often.
     Seal { store: String, folder: PathBuf, keys: u64, changes: Vec<(u64, u32)> },
     /// Compute the root of one flat tree of so many leaves.
@@ -54,6 +59,8 @@ pub(crate) struct Done {
     pub(crate) usage: Usage,
     /// Memory on the way.
     pub(crate) rss: Vec<RssAt>,
+    /// The largest proof that was made, without value and seal.
+    pub(crate) proof_bytes: Option<usize>,
 }
 
 /// The memory of a process at some time.
@@ -84,6 +91,7 @@ impl Job {
         let done = match &job {
             Self::Write { store, folder, keys, versions } => write(store, folder, *keys, versions)?,
             Self::Open { store, folder } => vec![open(store, folder)?],
+            Self::Prove { store, folder, keys, proofs } => prove(store, folder, *keys, *proofs)?,
             Self::Seal { store, folder, keys, changes } => seal(store, folder, *keys, changes)?,
             Self::FlatRoot { keys, roots } => vec![flat_root(*keys, *roots)?],
         };
@@ -118,7 +126,7 @@ fn write(name: &str, folder: &Path, keys: u64, versions: &[u64]) -> Result<Vec<D
         time += started.elapsed();
         rss.push(RssAt { seconds: time.as_secs_f64(), bytes: usage::rss()? });
         let sample = Sample::of(keys, time, times);
-        done.push(Done { sample, usage: Usage::own(Some(folder))?, rss });
+        done.push(Done { sample, usage: Usage::own(Some(folder))?, rss, proof_bytes: None });
     }
     Ok(done)
 }
@@ -130,7 +138,47 @@ fn open(name: &str, folder: &Path) -> Result<Done> {
     let found = store.get(&key)?;
     let time = started.elapsed();
     ensure!(found == Some(VALUE_BYTES), "key {key:?} has a value of {found:?} bytes after opening");
-    Ok(Done { sample: Sample::one_by_one(vec![time]), usage: Usage::own(Some(folder))?, rss: Vec::new() })
+    Ok(Done {
+        sample: Sample::one_by_one(vec![time]),
+        usage: Usage::own(Some(folder))?,
+        rss: Vec::new(),
+        proof_bytes: None,
+    })
+}
+
+fn prove(name: &str, folder: &Path, keys: u64, proofs: u64) -> Result<Vec<Done>> {
+    let engine = stores::engine(name, folder, AHEAD)?;
+    let mut done = Vec::new();
+    for first in [0, keys] {
+        let (mut proving, mut verifying, mut largest) = (Vec::new(), Vec::new(), 0);
+        for step in 0..proofs {
+            let key = keys::key(first + keys::pick(first, step, keys));
+            let started = Instant::now();
+            let proved = engine.prove(&key)?;
+            proving.push(started.elapsed());
+            ensure!(proved.entry.is_some() == (first == 0), "key {key:?} is proved to be what it is not");
+            let started = Instant::now();
+            proved.verify(&proved.seal.seal.node, None)?;
+            verifying.push(started.elapsed());
+            largest = largest.max(bytes_of(&proved));
+        }
+        let usage = Usage::own(Some(folder))?;
+        for times in [proving, verifying] {
+            let sample = Sample::one_by_one(times);
+            done.push(Done { sample, usage, rss: Vec::new(), proof_bytes: Some(largest) });
+        }
+    }
+    Ok(done)
+}
+
+/// What a proof takes in protobuf, without value and seal.
+fn bytes_of(proved: &SealedProof) -> usize {
+    let value = proved.entry.as_ref().map_or(0, |entry| match &entry.content {
+        Content::Value(value) => value.len(),
+        Content::Tombstone | Content::Dropped { .. } => 0,
+    });
+    let whole = wire::ProveResponse { seal: None, ..proved.into() };
+    whole.encoded_len().saturating_sub(value)
 }
 
 fn seal(name: &str, folder: &Path, keys: u64, changes: &[(u64, u32)]) -> Result<Vec<Done>> {
@@ -149,7 +197,7 @@ fn seal(name: &str, folder: &Path, keys: u64, changes: &[(u64, u32)]) -> Result<
             times.extend(sealed.filter(|_| epoch >= EPOCHS_BEFORE));
         }
         let usage = Usage::own(Some(folder))?;
-        done.push(Done { sample: Sample::one_by_one(times), usage, rss: Vec::new() });
+        done.push(Done { sample: Sample::one_by_one(times), usage, rss: Vec::new(), proof_bytes: None });
     }
     Ok(done)
 }
@@ -163,5 +211,10 @@ fn flat_root(keys: u64, roots: u32) -> Result<Done> {
         times.push(started.elapsed());
         ensure!(root.is_some(), "a tree of {keys} leaves has no root");
     }
-    Ok(Done { sample: Sample::one_by_one(times), usage: Usage::own(None)?, rss: Vec::new() })
+    Ok(Done {
+        sample: Sample::one_by_one(times),
+        usage: Usage::own(None)?,
+        rss: Vec::new(),
+        proof_bytes: None,
+    })
 }

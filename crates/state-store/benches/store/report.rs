@@ -35,6 +35,8 @@ pub(crate) struct Row {
     peer: Option<&'static str>,
     /// Its operations per second over those of the peer.
     pub(crate) ratio: Option<f64>,
+    /// The largest proof that was made, in bytes.
+    pub(crate) proof_bytes: Option<usize>,
     /// Memory on the way, where it was looked at.
     rss: Vec<RssAt>,
 }
@@ -54,6 +56,7 @@ impl Row {
             disk: usage.disk,
             peer: None,
             ratio: None,
+            proof_bytes: None,
             rss: Vec::new(),
         }
     }
@@ -65,6 +68,10 @@ impl Row {
     /// How many keys the store held.
     pub(crate) fn keys(self, n: u64) -> Self {
         Self { n, ..self }
+    }
+
+    pub(crate) fn proof(self, proof_bytes: Option<usize>) -> Self {
+        Self { proof_bytes, ..self }
     }
 
     pub(crate) fn rss(self, rss: Vec<RssAt>) -> Self {
@@ -104,7 +111,10 @@ impl report::Row<10> for Row {
             false => format!("{}, end {}", bytes(self.rss_peak), bytes(self.rss_end)),
         };
         [
-            self.name.clone(),
+            match self.proof_bytes {
+                Some(bytes) => format!("{}, {} B", self.name, count(bytes as u64)),
+                None => self.name.clone(),
+            },
             self.system.to_owned(),
             count(self.n),
             count(self.clients as u64),

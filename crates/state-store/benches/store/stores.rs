@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+#[cfg(feature = "redb")]
+use state_store::storage::RedbStorage;
 use state_store::{SledStorage, Storage};
 
 use crate::engine::InProcess;
@@ -34,8 +36,11 @@ pub(crate) struct Disk {
 }
 
 /// All of them. A further one is a further line.
-pub(crate) const DISKS: &[Disk] =
-    &[Disk { name: "lattice (sled)", open: |folder| Ok(Box::new(SledStorage::open(folder, CACHE_BYTES)?)) }];
+pub(crate) const DISKS: &[Disk] = &[
+    Disk { name: "lattice (sled)", open: |folder| Ok(Box::new(SledStorage::open(folder, CACHE_BYTES)?)) },
+    #[cfg(feature = "redb")]
+    Disk { name: "lattice (redb)", open: |folder| Ok(Box::new(RedbStorage::open(folder, CACHE_BYTES)?)) },
+];
 
 /// What they are compared with.
 pub(crate) const RAW: &str = "sled";

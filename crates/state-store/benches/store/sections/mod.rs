@@ -4,6 +4,7 @@ mod batches;
 mod calls;
 mod filling;
 mod opening;
+mod proving;
 mod sealing;
 
 use anyhow::Result;
@@ -23,6 +24,8 @@ pub(crate) enum Section {
     Batches,
     /// Opening a filled store, beside raw sled.
     Opening,
+    /// Proving that a key is there, or is not, and verifying that.
+    Proving,
     /// Sealing some changed keys, beside building one flat tree anew.
     Sealing,
     /// Filling a store and overwriting it three times, beside raw sled: memory, and space on disk.
@@ -37,6 +40,7 @@ impl Section {
             Self::Reads => calls::reads(bench),
             Self::Batches => batches::run(bench),
             Self::Opening => opening::run(bench),
+            Self::Proving => proving::run(bench),
             Self::Sealing => sealing::run(bench),
             Self::Filling => filling::run(bench),
         }
