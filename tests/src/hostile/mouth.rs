@@ -216,7 +216,7 @@ impl Mouth {
         let Some(liar) = &mut self.liar else { return whole(&honest) };
         let message = Message::Answer { question: 0, outcome: Ok(honest) };
         let said = liar.twist(Parcel { to: 0, way: Way::Http, message });
-        self.told = liar.told;
+        self.told = liar.told.values().sum();
         match said.map(|parcel| parcel.message) {
             Some(Message::Answer { outcome: Ok(signed), .. }) => whole(&signed),
             _ => Reply::Nothing,
