@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 
@@ -92,6 +93,16 @@ impl Client {
             StatusCode::NOT_FOUND => Some(None),
             _ => None,
         }
+    }
+
+    /// Sends a signed envelope, and brings the bytes of one back.
+    pub async fn exchange(&self, envelope: Vec<u8>) -> Option<Bytes> {
+        let request = self.http.post(format!("{}/sync/v1/exchange", self.url)).body(envelope);
+        let answer = request.header("content-type", "application/x-protobuf").send().await.ok()?;
+        if !answer.status().is_success() {
+            return None;
+        }
+        answer.bytes().await.ok()
     }
 
     /// Deletes a key; whether it was acknowledged.

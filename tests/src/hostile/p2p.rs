@@ -29,7 +29,7 @@ const TOO_LARGE: u64 = 1 << 40;
 /// A node that has dialled another one, until it is dropped.
 pub struct P2pPeer {
     told: watch::Receiver<u64>,
-    connected: watch::Receiver<bool>,
+    closed: watch::Receiver<u64>,
     node: JoinHandle<()>,
 }
 
@@ -50,10 +50,10 @@ impl P2pPeer {
             .with_swarm_config(|config| config.with_idle_connection_timeout(TIMEOUT))
             .build();
         let (told_tx, told) = watch::channel(0);
-        let (connected_tx, connected) = watch::channel(false);
+        let (closed_tx, closed) = watch::channel(0);
         let address: Multiaddr = address.parse().expect("a multiaddr");
-        let node = tokio::spawn(Node { swarm, mouth, kept: Vec::new() }.run(address, told_tx, connected_tx));
-        Self { told, connected, node }
+        let node = tokio::spawn(Node { swarm, mouth, kept: Vec::new() }.run(address, told_tx, closed_tx));
+        Self { told, closed, node }
     }
 
     /// How often it has answered wrongly.
@@ -61,9 +61,9 @@ impl P2pPeer {
         *self.told.borrow()
     }
 
-    /// Whether the one whom it dialled keeps a connection to it.
-    pub fn is_connected(&self) -> bool {
-        *self.connected.borrow()
+    /// How often the one whom it dialled has closed the connection.
+    pub fn closed(&self) -> u64 {
+        *self.closed.borrow()
     }
 }
 
@@ -95,7 +95,7 @@ struct Node {
 }
 
 impl Node {
-    async fn run(mut self, address: Multiaddr, told: watch::Sender<u64>, connected: watch::Sender<bool>) {
+    async fn run(mut self, address: Multiaddr, told: watch::Sender<u64>, closed: watch::Sender<u64>) {
         let mut beats = tokio::time::interval(ANNOUNCE_EVERY);
         let mut peer: Option<PeerId> = None;
         loop {
@@ -105,7 +105,10 @@ impl Node {
                         peer = Some(peer_id);
                         beats.reset_immediately();
                     }
-                    SwarmEvent::ConnectionClosed { num_established: 0, .. } => peer = None,
+                    SwarmEvent::ConnectionClosed { num_established: 0, .. } => {
+                        peer = None;
+                        closed.send_modify(|count| *count += 1);
+                    }
                     SwarmEvent::Behaviour(BehaviourEvent::Exchange(Event::Message {
                         message: Message::Request { request, channel, .. },
                         ..
@@ -130,7 +133,6 @@ impl Node {
                 },
             }
             let _ = told.send_replace(self.mouth.told());
-            let _ = connected.send_replace(peer.is_some());
         }
     }
 

@@ -1,9 +1,14 @@
 //! Where hostile peers appear: one honest node that pulls from them, in a process of its own, and another one from which
 //! it heals all the while.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use lattice_core::exchange::{Answer, Ask, Reason, Request};
+use lattice_core::model::{Incarnation, NodeId};
+use lattice_proto::codec::{self, Header};
 use reqwest::Method;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -58,6 +63,14 @@ impl Scene {
     /// # Panics
     /// When the nodes do not start.
     pub async fn start(path: Path, keys: &[SigningKey]) -> Self {
+        Self::start_with(path, keys, &["coordinator.request_timeout=2s"]).await
+    }
+
+    /// The same, with settings of the honest node's own.
+    ///
+    /// # Panics
+    /// When the nodes do not start.
+    pub async fn start_with(path: Path, keys: &[SigningKey], sets: &[&str]) -> Self {
         let honest = match path {
             Path::P2p => P2p::Blocked,
             Path::Http => P2p::Disabled,
@@ -75,7 +88,8 @@ impl Scene {
             format!("node.trusted_keys={}", trusted.join(",")),
             format!("coordinator.http_peers={}", urls.join(",")),
         ];
-        let nodes = vec![start(first, &lists), start(second, &[])];
+        let sets: Vec<&str> = lists.iter().map(String::as_str).chain(sets.iter().copied()).collect();
+        let nodes = vec![start(first, &sets), start(second, &[])];
         for member in &cluster.members {
             member.wait_ready().await;
         }
@@ -97,6 +111,38 @@ impl Scene {
         &self.cluster.members[0].client
     }
 
+    /// Where the honest node keeps the keys that it was told to trust, and no more to trust.
+    pub fn trust_file(&self) -> PathBuf {
+        self.cluster.members[0].folder.join("data/trust.json")
+    }
+
+    /// What the honest node says to a request of `key` over HTTP that has no challenge: a member is given one.
+    ///
+    /// # Panics
+    /// When it does not answer with a refusal.
+    pub async fn greet(&self, key: &SigningKey) -> Reason {
+        let receiver: NodeId = self.cluster.members[0].public_key.parse().expect("a key");
+        let header = Header {
+            cluster: CLUSTER.to_owned(),
+            sender: NodeId(key.verifying_key().to_bytes()),
+            incarnation: Incarnation([1; 16]),
+            receiver,
+            challenge: Bytes::new(),
+            nonce: [1; 16],
+            traceparent: String::new(),
+            request_hash: None,
+        };
+        let hello = Request { announcement: None, pull: None, ask: Ask::Hello };
+        let signed = codec::sign_request(&header, &hello, key);
+        let answer = self.honest().exchange(codec::encode_signed(&signed)).await.expect("an answer");
+        let signed = codec::decode_signed(answer).expect("a signed answer");
+        let (_, payload) = codec::read_header(&signed).expect("an envelope");
+        match codec::parse_response(payload).expect("a response").answer {
+            Answer::Refused(refusal) => refusal.reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Lets a liar appear.
     pub fn enter(&self, mouth: Mouth) -> Guest {
         let key = mouth.key().clone();
@@ -113,6 +159,12 @@ impl Scene {
     /// Lets a liar appear, until the honest node knows it.
     pub async fn meet(&self, mouth: Mouth) -> Guest {
         let guest = self.enter(mouth);
+        self.known(&guest).await;
+        guest
+    }
+
+    /// Waits until the honest node knows a liar.
+    pub async fn known(&self, guest: &Guest) {
         eventually("the liar is known", async || {
             let peer = self.honest().peer(&guest.node).await?;
             let known = match self.path {
@@ -122,7 +174,6 @@ impl Scene {
             known.then_some(())
         })
         .await;
-        guest
     }
 
     /// How often a liar has answered wrongly.
@@ -210,9 +261,9 @@ impl Drop for Scene {
 }
 
 impl Guest {
-    /// Whether the honest node keeps a connection to it.
-    pub fn is_connected(&self) -> bool {
-        self.over_p2p.as_ref().is_some_and(P2pPeer::is_connected)
+    /// How often the honest node has closed a connection to it.
+    pub fn closed(&self) -> u64 {
+        self.over_p2p.as_ref().map_or(0, P2pPeer::closed)
     }
 }
 
@@ -225,7 +276,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn start(member: &Member, lists: &[String]) -> Process {
+fn start(member: &Member, sets: &[&str]) -> Process {
     let config = member.config.display().to_string();
     let mut args = vec!["node", "--config", &config];
     let cluster = format!("node.cluster={CLUSTER}");
@@ -237,10 +288,9 @@ fn start(member: &Member, lists: &[String]) -> Process {
         "store.settle_ms=300",
         "store.settle_max_ms=1000",
         "coordinator.poll_interval=300ms",
-        "coordinator.request_timeout=2s",
         "coordinator.peerless_timeout=1s",
     ];
-    for set in quick.into_iter().chain(lists.iter().map(String::as_str)) {
+    for set in quick.into_iter().chain(sets.iter().copied()) {
         args.extend(["--set", set]);
     }
     Process::start("lattice", &args, &member.folder)

@@ -13,3 +13,4 @@ mod p2p_path;
 mod services;
 mod simulation;
 mod tls;
+mod trust;
