@@ -4,7 +4,7 @@
 //! It is believed for its signature and its digests alone, whoever handed it over. The tree's part is
 //! [`crate::tree::Proof`]; how it travels is the codec's business.
 
-use crate::model::{Entry, Key, NodeId};
+use crate::model::{Entry, Epoch, Key, NodeId};
 use crate::signed::{BadSignature, SignedSeal};
 use crate::tree::{InvalidProof, Proof, Verdict};
 
@@ -46,13 +46,30 @@ pub enum Untrue {
     /// The way does not lead from the key to the seal's root.
     #[error("proof: {0}")]
     Proof(#[from] InvalidProof),
+    /// It answers a question about another key.
+    #[error("proof is of key {got}, not {expected}")]
+    Key {
+        /// The key that was asked for.
+        expected: Key,
+        /// The one that it tells of.
+        got: Key,
+    },
+    /// It stands on another seal than was asked for.
+    #[error("proof is of epoch {got}, not {expected}")]
+    Epoch {
+        /// The epoch that was asked for.
+        expected: Epoch,
+        /// The one whose seal it stands on.
+        got: Epoch,
+    },
     /// What is proved is something else than the entry, or its absence.
     #[error("entry is not what is proved")]
     Entry,
 }
 
 impl SealedProof {
-    /// Checks that `signer` sealed a tree that holds the entry, or none; of `cluster`, when one is named.
+    /// Checks that `signer` sealed a tree that holds the entry, or none; of `cluster`, when one is named. What it then
+    /// says, it says of [`Self::key`]: whoever asked for a key compares, or calls [`Self::answers`].
     ///
     /// # Errors
     /// [`Untrue`], the first reason found.
@@ -72,5 +89,21 @@ impl SealedProof {
             (Some(_), Verdict::Absent) | (None, Verdict::Included(_)) => false,
         };
         if same { Ok(()) } else { Err(Untrue::Entry) }
+    }
+
+    /// Checks that this is about `key`, and stands on the seal of `epoch`, when one is named. One absence proves that of
+    /// every key between two neighbours: without this, the answer to one question could be given to another.
+    ///
+    /// # Errors
+    /// [`Untrue::Key`] or [`Untrue::Epoch`].
+    pub fn answers(&self, key: &Key, epoch: Option<Epoch>) -> Result<(), Untrue> {
+        if self.key != *key {
+            return Err(Untrue::Key { expected: key.clone(), got: self.key.clone() });
+        }
+        let got = self.seal.seal.epoch;
+        match epoch.filter(|expected| *expected != got) {
+            Some(expected) => Err(Untrue::Epoch { expected, got }),
+            None => Ok(()),
+        }
     }
 }

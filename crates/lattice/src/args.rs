@@ -149,7 +149,8 @@ An existing key is never overwritten: its public half is printed again.")]
     /// Say whether a proof is true; asks no node. Exit status 0 for true, 1 for not
     #[command(after_help = "Examples:
   lattice verify-proof greeting.json --key <the node's public key>
-  lattice verify-proof greeting.json --key <the node's public key> --cluster lattice")]
+  lattice verify-proof greeting.json --key <the node's public key> --cluster lattice
+  lattice verify-proof greeting.json --key <the node's public key> --of greeting --epoch 1700000000")]
     VerifyProof {
         /// The proof, as `lattice proof` or `GET /v1/proof` gave it
         file: PathBuf,
@@ -159,6 +160,12 @@ An existing key is never overwritten: its public half is printed again.")]
         /// The cluster that it is to be of; any when left out
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
+        /// The key that it is to be about; any when left out
+        #[arg(long, value_name = "KEY")]
+        of: Option<String>,
+        /// The sealed epoch that it is to stand on; any when left out
+        #[arg(long, value_name = "N")]
+        epoch: Option<u64>,
     },
     /// Write all entries into a file, to be kept elsewhere
     #[command(after_help = "Examples:
@@ -298,9 +305,10 @@ pub fn main() -> ExitCode {
         Command::Proof { key, epoch } => {
             ask(global, async move |node, out| proof::proof(node, out, key, epoch).await)
         }
-        Command::VerifyProof { file, key, cluster } => {
+        Command::VerifyProof { file, key, cluster, of, epoch } => {
             let out = Output::new(global.output);
-            finish(proof::verify(out, &file, &key, cluster.as_deref()), out)
+            let expected = proof::Expected { signer: key, cluster, key: of, epoch };
+            finish(proof::verify(out, &file, &expected), out)
         }
         Command::Backup { file } => ask(global, async move |node, out| files::backup(node, out, &file).await),
         Command::Restore { file, any_cluster } => {

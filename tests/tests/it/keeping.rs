@@ -49,13 +49,21 @@ async fn a_proof_is_true_for_its_signer_only_and_as_it_was_given() {
         assert_eq!(verified.status.code(), Some(0), "{name}: {}", text(&verified.stderr));
         assert!(text(&verified.stdout).starts_with("true: "), "{}", text(&verified.stdout));
     }
-    for (name, args) in
-        [("present", &["--key", &"07".repeat(32)][..]), ("present", &["--key", key, "--cluster", "other"])]
-    {
-        let path = file(name);
-        let verified = lattice(&[&["verify-proof", &path], args].concat()).await;
-        assert_eq!(verified.status.code(), Some(1), "{args:?}: {}", text(&verified.stdout));
+    let epoch = serde_json::from_str::<Value>(&text(&sealed)).unwrap()["epoch"].to_string();
+    for (args, why) in [
+        (&["--of", "greeting", "--epoch", &epoch][..], ""),
+        (&["--of", "nothing"], "proof is of key greeting, not nothing"),
+        (&["--epoch", "7"], "not 7"),
+        (&["--cluster", "other"], "not \"other\""),
+    ] {
+        let path = file("present");
+        let verified = lattice(&[&["verify-proof", &path, "--key", key], args].concat()).await;
+        let complaint = text(&verified.stderr);
+        assert_eq!(verified.status.code(), Some(i32::from(!why.is_empty())), "{args:?}: {complaint}");
+        assert!(complaint.contains(why), "{args:?}: {complaint}");
     }
+    let verified = lattice(&["verify-proof", &file("present"), "--key", &"07".repeat(32)]).await;
+    assert_eq!(verified.status.code(), Some(1), "{}", text(&verified.stdout));
     // Whatever is changed in it, in the proof or in what is there to read.
     let good = text(&sealed);
     let mut other: Value = serde_json::from_str(&good).unwrap();

@@ -7,6 +7,7 @@ mod damage;
 mod fixtures;
 mod golden;
 mod messages;
+mod proof_mutations;
 mod proofs;
 mod refusals;
 mod round_trips;

@@ -20,7 +20,7 @@ fn signing_key() -> SigningKey {
     SigningKey::from_bytes(&[3; 32])
 }
 
-fn signer() -> NodeId {
+pub(crate) fn signer() -> NodeId {
     NodeId(signing_key().verifying_key().to_bytes())
 }
 
@@ -51,7 +51,7 @@ fn neighbour(like: &KeyHash, depth: usize, rank: u8) -> EntryHead {
 
 /// A tree of a million entries, as far as the way to one key goes: a bucket of `others` besides the key's own entry,
 /// `depth` levels down, under inner nodes with siblings made up.
-fn proved(name: &str, present: bool, depth: usize, others: usize) -> SealedProof {
+pub(crate) fn proved(name: &str, present: bool, depth: usize, others: usize) -> SealedProof {
     let entry = entry(name);
     let hash = entry.key.hash();
     let mut heads: Vec<EntryHead> =
@@ -188,4 +188,9 @@ fn a_proof_says_nothing_of_another_entry_key_signer_or_cluster() {
     assert!(matches!(verify(|proof| proof.seal.signed.signature[3] ^= 1), Err(Untrue::Signature(_))));
     assert!(matches!(proof.verify(&NodeId([1; 32]), None), Err(Untrue::Signer { .. })));
     assert!(matches!(proof.verify(&signer(), Some("other")), Err(Untrue::Cluster { .. })));
+    assert_eq!(proof.answers(&proof.key, Some(proof.seal.seal.epoch)), Ok(()));
+    let other = proof.answers(&Key::try_from("pear").unwrap(), None).unwrap_err();
+    assert!(matches!(other, Untrue::Key { .. }), "{other}");
+    let other = proof.answers(&proof.key, Some(Epoch(7))).unwrap_err();
+    assert_eq!(other.to_string(), "proof is of epoch 1700000000, not 7");
 }

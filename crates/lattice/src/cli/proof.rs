@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lattice_core::model::{Content, Entry, NodeId};
+use lattice_core::model::{Content, Entry, Epoch, Key, NodeId};
 use lattice_core::proof::SealedProof;
 use lattice_proto::kv::v1::{ProveRequest, ProveResponse};
 use prost::Message as _;
@@ -30,13 +30,20 @@ pub(crate) async fn proof(
     out.json(&document.ok_or_else(|| Failure::refused("the node answered without a proof".to_owned()))?)
 }
 
-/// Says whether a proof is true: signed by the node of this key, and, when one is named, of this cluster.
-pub(crate) fn verify(
-    out: Output,
-    file: &Path,
-    signer: &NodeId,
-    cluster: Option<&str>,
-) -> Result<(), Failure> {
+/// What a proof must be of; anything where nothing is named.
+pub(crate) struct Expected {
+    /// Who must have signed it.
+    pub(crate) signer: NodeId,
+    /// The cluster.
+    pub(crate) cluster: Option<String>,
+    /// The key that was asked for.
+    pub(crate) key: Option<String>,
+    /// The epoch of the seal.
+    pub(crate) epoch: Option<u64>,
+}
+
+/// Says whether a proof is true, and of what was expected.
+pub(crate) fn verify(out: Output, file: &Path, expected: &Expected) -> Result<(), Failure> {
     let unreadable = |error| Failure::refused(format!("{}: {error}", file.display()));
     let length = fs::metadata(file).map_err(unreadable)?.len();
     if length > FILE_BYTES_MAX {
@@ -44,7 +51,7 @@ pub(crate) fn verify(
         return Err(untrue(&format!("the file has {length}, and a proof takes at most {most}")));
     }
     let text = fs::read(file).map_err(unreadable)?;
-    let sealed = checked(&text, signer, cluster).map_err(|why| untrue(&why))?;
+    let sealed = checked(&text, expected).map_err(|why| untrue(&why))?;
     let seal = &sealed.seal.seal;
     let key = sealed.key.to_string();
     if out.is_json() {
@@ -77,7 +84,7 @@ fn untrue(why: &str) -> Failure {
 }
 
 /// The proof in the text of a file, if it is true, and the rest of the file says the same.
-fn checked(text: &[u8], signer: &NodeId, cluster: Option<&str>) -> Result<SealedProof, String> {
+fn checked(text: &[u8], expected: &Expected) -> Result<SealedProof, String> {
     let document: Value =
         serde_json::from_slice(text).map_err(|error| format!("the file is no proof: {error}"))?;
     let proof =
@@ -85,7 +92,13 @@ fn checked(text: &[u8], signer: &NodeId, cluster: Option<&str>) -> Result<Sealed
     let proof = BASE64.decode(proof).map_err(|error| format!("proof: {error}"))?;
     let wire = ProveResponse::decode(&*proof).map_err(|error| format!("proof: {error}"))?;
     let sealed = SealedProof::try_from(wire.clone()).map_err(|error| format!("proof: {error}"))?;
-    sealed.verify(signer, cluster).map_err(|error| error.to_string())?;
+    let Expected { signer, cluster, key, epoch } = expected;
+    let key = key.clone().map_or(Ok(sealed.key.clone()), |key| Key::try_from(key.as_str()));
+    let key = key.map_err(|error| format!("--of: {error}"))?;
+    sealed
+        .verify(signer, cluster.as_deref())
+        .and_then(|()| sealed.answers(&key, epoch.map(Epoch)))
+        .map_err(|error| error.to_string())?;
     match gateway::proof_document(&wire) {
         Some(same) if same == document => Ok(sealed),
         Some(_) | None => Err("the file says something else than it proves".to_owned()),
