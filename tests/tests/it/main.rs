@@ -14,3 +14,4 @@ mod services;
 mod simulation;
 mod tls;
 mod trust;
+mod watching;

@@ -2,8 +2,8 @@
 //!
 //! gRPC, `/metrics` and the gateway all listen through this, so that each has the same answers to the same
 //! troubles: too many connections wait in the kernel's queue, a client that sends no request is cut after
-//! [`HEAD_TIMEOUT`], an HTTP/2 peer that answers no ping is cut, and at shutdown what is in flight gets
-//! [`DRAIN_MAX`] to finish.
+//! [`HEAD_TIMEOUT`], one that reads nothing of its answer after [`STALL_MAX`], an HTTP/2 peer that answers no ping is
+//! cut, and at shutdown what is in flight gets [`DRAIN_MAX`] to finish.
 
 mod stream;
 mod tls;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
 
-use self::stream::{Headed, Stream};
+use self::stream::{Guarded, Stream};
 pub use self::tls::{Certificate, HANDSHAKE_MAX, HANDSHAKES_MAX, Tls};
 pub(crate) use self::unverified::AnyCertificate;
 use crate::config::Listen;
@@ -39,6 +39,8 @@ use crate::config::Listen;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// How long a client may take to send the head of its request (over HTTP/2: its preface).
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what it is sent before its connection is cut.
+pub const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long requests in flight get at shutdown before their connections are cut.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -287,7 +289,7 @@ async fn connection<S, B>(
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<tonic::codegen::StdError>,
 {
-    let stream = TokioIo::new(Headed::new(stream, HEAD_TIMEOUT));
+    let stream = TokioIo::new(Guarded::new(stream, HEAD_TIMEOUT, STALL_MAX));
     let service = TowerToHyperService::new(service);
     let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
     let outcome = tokio::select! {
