@@ -2,6 +2,7 @@
 //! the crates.
 
 mod arrows;
+mod client_examples;
 mod command_line;
 mod damage;
 mod documents;
