@@ -7,7 +7,7 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb,lattice-tests/programs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline simulate clients clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline simulate clients planted clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -33,6 +33,9 @@ test: ## Run every test: units, properties, simulation, real processes and socke
 simulate: ## Simulate clusters in which everything goes wrong; SEEDS=n, SEED=n for one, ARGS='--help'
 	$(if $(SEED),SIMULATION_TRACE=1) $(CARGO) run -p lattice-tests --features programs --bin simulate -- \
 		$(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS))) $(ARGS)
+
+planted: ## Plant bugs one at a time in a copy of the sources, and see that the simulation finds each; ARGS='--help'
+	$(CARGO) run -p lattice-tests --features programs --bin planted -- $(ARGS)
 
 crash: ## Kill a store under load 300 times (CRASH_KILLS, CRASH_SEED), and check all it had acknowledged
 	CRASH_KILLS=$(or $(CRASH_KILLS),300) $(CARGO) test -p state-store --test it crash:: -- --nocapture

@@ -2,11 +2,12 @@
 //!
 //! [`cluster`] writes configuration files and starts the real binaries; [`client`] asks them what an operator
 //! could ask; [`wait`] looks until something is true. None of these knows how a service works inside;
-//! [`simulation`] knows the machines and the engine, and nothing of processes. [`hostile`] is a peer of real
-//! nodes that lies to them.
+//! [`simulation`] knows the machines and the engine, and nothing of processes; [`planted`], which bugs it is to find.
+//! [`hostile`] is a peer of real nodes that lies to them.
 
 pub mod client;
 pub mod cluster;
 pub mod hostile;
+pub mod planted;
 pub mod simulation;
 pub mod wait;
