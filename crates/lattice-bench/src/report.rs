@@ -110,7 +110,11 @@ impl<R> Report<R> {
     }
 }
 
-fn write(place: Place, text: &str, path: &Path) -> Result<()> {
+/// Writes `text` between the marks of a document, or as a new one.
+///
+/// # Errors
+/// When the file cannot be written, or is there and has no marks.
+pub fn write(place: Place, text: &str, path: &Path) -> Result<()> {
     let before = match fs::read_to_string(path) {
         Ok(document) => Some(document),
         Err(error) if error.kind() == ErrorKind::NotFound => None,

@@ -65,8 +65,11 @@ async fn removed_in_the_middle_of_a_pull(path: Path, remove: impl AsyncFnOnce(&S
     }
 
     // It has kept on trying.
-    let answer =
-        scene.honest().send(Method::POST, &format!("/api/lattice/trust/{}", guest.node)).await.unwrap();
+    let answer = scene
+        .honest()
+        .send(Method::POST, &format!("/api/lattice/trust/{}", guest.node))
+        .await
+        .expect("the node answers");
     assert!(answer.status().is_success(), "{answer:?}");
     scene.known(&guest).await;
     eventually("its requests are heard again", async || {

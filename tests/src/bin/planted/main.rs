@@ -5,10 +5,6 @@
 //! `simulate` is built, and run until something is broken. Then the same seed is run without the bug: what breaks
 //! anyway says nothing. The table goes to stdout, progress to stderr.
 
-#[path = "../../../../crates/state-store/benches/common/table.rs"]
-#[allow(dead_code, reason = "shared with the benchmarks")]
-mod table;
-
 mod checkout;
 mod report;
 

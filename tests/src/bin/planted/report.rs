@@ -1,18 +1,17 @@
 //! Which bug was found with which seed, and by which invariant.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use lattice_bench::report::{self, Place};
+use lattice_bench::table::table;
 use lattice_tests::planted::Bug;
 use serde::Serialize;
 
-use crate::table::{document, table};
-
 /// Between these, a document holds what this program writes.
-const MARKS: (&str, &str) = ("<!-- planted: begin -->\n", "<!-- planted: end -->\n");
+const PLACE: Place =
+    Place { marks: ("<!-- planted: begin -->\n", "<!-- planted: end -->\n"), title: "Planted bugs" };
 const COLUMNS: [&str; 4] = ["bug", "what it breaks", "found by seed", "what did not hold"];
 
 /// One bug.
@@ -86,13 +85,6 @@ impl Report {
 
     /// Writes it between the marks of a document, or as a new one.
     pub(crate) fn write_into(&self, path: &Path) -> Result<()> {
-        let before = match fs::read_to_string(path) {
-            Ok(document) => Some(document),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
-        let document = document(MARKS, "Planted bugs", before.as_deref(), &self.markdown());
-        let document = document.with_context(|| format!("it has no lines {MARKS:?} to write between"))?;
-        Ok(fs::write(path, document)?)
+        report::write(PLACE, &self.markdown(), path)
     }
 }
