@@ -78,7 +78,8 @@ impl InProcess {
         match self.sealer.ready() {
             Some(prepared) => {
                 let (committed, step) = self.engine.commit_sealing(group, prepared);
-                (committed?, step?);
+                committed?;
+                step?;
             }
             None => drop(self.engine.commit(group)?),
         }

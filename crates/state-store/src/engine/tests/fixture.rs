@@ -161,7 +161,8 @@ impl Store {
                         let mut group = self.engine.begin().unwrap();
                         self.engine.stage_merge(&mut group, after.to_vec(), Origin::Delta, now).unwrap();
                         let (committed, step) = self.engine.commit_sealing(group, prepared);
-                        (committed.unwrap(), step.unwrap());
+                        committed.unwrap();
+                        step.unwrap();
                     } else {
                         self.merge(after.to_vec());
                         self.engine.end_step(prepared).unwrap();
