@@ -3,11 +3,11 @@
 CARGO ?= cargo
 PROFILE_DIR := target/release
 # What is tested and checked, beyond what is built by default: the second storage engine.
-# And the programs that the tests are run by.
+# And the programs of the tests.
 FEATURES := --features lattice/redb,lattice-tests/programs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline simulate clients planted clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline simulate clients planted bench-heal clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -91,6 +91,10 @@ bench-reconcile: ## Measure what a pull costs beside others and the least possib
 
 bench-gateway: ## Measure the gateway beside a bare axum server and etcd, in one run; ARGS='--help' lists what there is
 	$(CARGO) bench -p lattice --bench gateway -- $(ARGS)
+
+bench-heal: ## Measure how long a partition takes to heal, in network namespaces (needs root); ARGS='--help' lists what there is
+	$(CARGO) build --release -p lattice --bin lattice
+	$(CARGO) bench -p lattice-tests --bench heal -- $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

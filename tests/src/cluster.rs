@@ -215,18 +215,24 @@ impl Process {
     /// # Panics
     /// When the binary is not built: `cargo build --workspace --bins`, as `make test` does first.
     pub fn start(binary: &str, args: &[&str], folder: &Path) -> Self {
-        let log = folder.join(format!("{binary}.log"));
+        let mut command = Command::new(binary_path(binary));
+        command.args(args).current_dir(folder);
+        Self::spawn(command, folder.join(format!("{binary}.log")))
+    }
+
+    /// Starts a command with its output in a file.
+    ///
+    /// # Panics
+    /// When it does not start: `cargo build --workspace --bins` builds our own, as `make test` does first.
+    pub fn spawn(mut command: Command, log: PathBuf) -> Self {
         let output = File::options().create(true).append(true).open(&log).expect("a log file");
-        let path = binary_path(binary);
-        let child = Command::new(&path)
-            .args(args)
-            .current_dir(folder)
+        let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a second handle"))
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("start {}: {error}; build it first: cargo build --workspace --bins", path.display())
+                panic!("start {command:?}: {error}; build it first: cargo build --workspace --bins")
             });
         Self { child, log }
     }
@@ -270,7 +276,12 @@ impl Drop for Process {
 
 /// The epoch that a write would belong to now.
 pub fn current_epoch() -> u64 {
-    wall().millis() / EPOCH_MS
+    epoch_of_ms(EPOCH_MS)
+}
+
+/// The epoch that a write would belong to now, where epochs have this length.
+pub fn epoch_of_ms(epoch_ms: u64) -> u64 {
+    wall().millis() / epoch_ms
 }
 
 /// Where cargo put a binary of the workspace: beside the folder of this test's own.

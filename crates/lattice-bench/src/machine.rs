@@ -20,7 +20,7 @@ pub struct Machine {
     /// What the data were written to, where they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     file_system: Option<String>,
-    /// Name and version of what we are compared with.
+    /// Name and version of what we are compared with, if with anything.
     peers: Vec<String>,
 }
 
@@ -46,11 +46,14 @@ impl Machine {
     pub fn lines(&self) -> Vec<String> {
         let Self { date, commit, cpu, cores, memory_gb, kernel, file_system, peers } = self;
         let data = file_system.as_ref().map(|on| format!("; data on {on}")).unwrap_or_default();
-        vec![
+        let mut lines = vec![
             format!("{date}, commit {commit}"),
             format!("{cpu}, {cores} cores, {memory_gb} GB; Linux {kernel}{data}"),
-            format!("peers: {}", peers.join(", ")),
-        ]
+        ];
+        if !peers.is_empty() {
+            lines.push(format!("peers: {}", peers.join(", ")));
+        }
+        lines
     }
 }
 

@@ -1,0 +1,89 @@
+//! Measures how long it takes from the moment that a partition heals until all nodes have one root: real processes,
+//! each in a network namespace of its own, on one path at a time.
+//!
+//! Half of the nodes hang on one bridge, half on another, and what is cut is the link between the two: connections
+//! stay as they are, and packets no longer arrive. Both sides are written to meanwhile. Needs Linux and root.
+//! `make bench-heal`, or `cargo bench -p lattice-tests --bench heal -- --help`. The table goes to stdout, progress to
+//! stderr. `docs/benchmarks.md` says how to read it.
+
+mod args;
+mod network;
+mod nodes;
+mod report;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser as _;
+use lattice_bench::machine::Machine;
+use lattice_bench::report::{Place, Report};
+use lattice_bench::table::count;
+
+use crate::args::Args;
+use crate::nodes::{Nodes, Path};
+use crate::report::Row;
+
+/// Where the documents keep it.
+const PLACE: Place = Place {
+    marks: ("<!-- bench-heal: begin -->\n", "<!-- bench-heal: end -->\n"),
+    title: "How fast a partition heals",
+};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let ran = match network::inside() {
+        true => run(&args),
+        // Whoever measures has to reach both sides: it lives where the bridges are.
+        false => return network::again_inside(),
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-heal: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(args: &Args) -> Result<()> {
+    let began = Instant::now();
+    let say = |what: String| eprintln!("{:>4} s  {what}", began.elapsed().as_secs());
+    let machine = Machine::here(None, Vec::new());
+    let mut rows = Vec::new();
+    for &path in args.paths() {
+        for &nodes in &args.nodes {
+            say(format!("{nodes} nodes over {}", path.name()));
+            rows.push(measure(args, path, nodes, &say).await?);
+        }
+    }
+    say("done".to_owned());
+
+    let (cut, keys) = (args.cut().as_secs(), count(args.keys.into()));
+    let mut caveats = vec![format!(
+        "partitions of {cut} s, {keys} keys written on each side; timers as they are by default"
+    )];
+    if cfg!(debug_assertions) {
+        caveats.push("a build without optimizations: **not for publishing**".to_owned());
+    }
+    let report = Report { machine, caveats, rows, aims: Vec::new() };
+    report.publish(PLACE, args.json.as_deref(), args.markdown.as_deref())
+}
+
+/// Cuts and heals one cluster some times.
+async fn measure(args: &Args, path: Path, count: usize, say: &impl Fn(String)) -> Result<Row> {
+    let nodes = Nodes::start(path, count).await?;
+    let mut times: Vec<Duration> = Vec::new();
+    for round in 1..=args.runs {
+        nodes.wait_whole().await?;
+        nodes.network().cut(true)?;
+        nodes.write_to_both_sides(round, args.keys).await?;
+        let healing = nodes.wait_apart(args.cut()).await?;
+        nodes.network().cut(false)?;
+        let took = nodes.wait_healed(healing).await?;
+        say(format!("  run {round} of {}: {:.2} s", args.runs, took.as_secs_f64()));
+        times.push(took);
+    }
+    Ok(Row::new(count, path, times))
+}
