@@ -309,7 +309,7 @@ impl Pull {
         match (response.answer, std::mem::replace(&mut self.state, State::New)) {
             (Answer::Walk { seal, nodes }, State::Walking(plan)) => {
                 let Some((epoch, root)) = self.ground.accept(&self.config, &seal, plan.under())? else {
-                    return self.go_on(now, effects);
+                    return Err(Failed::new(Outcome::Lied, "nodes of a tree without anything"));
                 };
                 let worth = Worth::of(nodes.len(), &[]);
                 self.frontier.descend(plan, epoch, &root, nodes)?;

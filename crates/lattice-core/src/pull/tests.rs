@@ -602,6 +602,14 @@ fn each_manner_has_its_outcome() {
 }
 
 #[test]
+fn a_seal_of_nothing_above_nodes_is_a_lie_whatever_was_announced() {
+    let (mut ours, _) = apart(200, 0, 0, 0);
+    let ran = run(&mut ours, &mut Server::new(Replica::default(), Manner::Honest), config());
+    assert_eq!(ran.ended.outcome, Outcome::Lied, "{}", ran.ended.detail);
+    assert_eq!((ran.ended.detail.as_str(), ran.ended.dominated), ("nodes of a tree without anything", None));
+}
+
+#[test]
 fn a_seal_must_not_contradict_what_was_announced() {
     let (mut ours, theirs) = apart(20, 2, 0, 0);
     let other = Some(Root { digest: Digest([8; 32]), entries: 1, tombstones: 0 });
