@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use lattice_core::exchange::{Answer, PageBucket, Reason, Refusal, Response, Shape};
-use lattice_core::model::{Content, Digest, Entry, Epoch, Version};
+use lattice_core::model::{Content, Digest, Entry, Epoch, Hlc, Key, NodeId, Version};
 use lattice_core::seal::{Root, Seal};
 use lattice_core::signed::{Context, Signed, SignedSeal};
 use lattice_core::time::WallTime;
@@ -19,6 +19,7 @@ use rand::RngExt as _;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use super::message::{Message, Parcel};
+use super::settings::CLUSTER;
 
 /// One kind of lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,11 +68,19 @@ pub enum Lie {
     Disowned,
     /// It heard more from the asker than there was.
     HeardMore,
+    /// It asks what it asked before, with the same envelope.
+    EarlierRequest,
+    /// It asks with bytes that mean nothing, and signs them.
+    GarbageRequest,
+    /// It gossips an entry that another node is to have written.
+    ForeignDelta,
+    /// It gossips bytes that mean nothing.
+    GarbageDelta,
 }
 
 impl Lie {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::ChangedValue,
         Self::InventedEntry,
         Self::ChangedDigest,
@@ -94,6 +103,10 @@ impl Lie {
         Self::WrongTime,
         Self::Disowned,
         Self::HeardMore,
+        Self::EarlierRequest,
+        Self::GarbageRequest,
+        Self::ForeignDelta,
+        Self::GarbageDelta,
     ];
 
     /// In a few words.
@@ -121,6 +134,10 @@ impl Lie {
             Self::WrongTime => "wrong time",
             Self::Disowned => "disowned",
             Self::HeardMore => "heard more",
+            Self::EarlierRequest => "earlier request",
+            Self::GarbageRequest => "garbage request",
+            Self::ForeignDelta => "foreign delta",
+            Self::GarbageDelta => "garbage delta",
         }
     }
 }
@@ -135,6 +152,7 @@ pub struct Liar {
     random: Xoshiro256PlusPlus,
     announced: Option<Signed>,
     answered: Option<Response>,
+    asked: Option<Signed>,
     /// How often it told which lie.
     pub told: BTreeMap<Lie, u64>,
 }
@@ -149,6 +167,7 @@ impl Liar {
             random,
             announced: None,
             answered: None,
+            asked: None,
             told: BTreeMap::new(),
         }
     }
@@ -166,9 +185,45 @@ impl Liar {
                 };
                 Message::Answer { question, outcome: Ok(said?) }
             }
+            Message::Request { question, envelope } => {
+                Message::Request { question, envelope: self.request(lie, lies, envelope) }
+            }
             honest => honest,
         };
         Some(Parcel { message, ..parcel })
+    }
+
+    /// What is gossiped instead of an honest delta.
+    pub fn twist_delta(&mut self, honest: &Bytes) -> Bytes {
+        let lie = self.lies[self.random.random_range(0..self.lies.len())];
+        let lies = self.random.random_bool(self.often);
+        let said = match lie {
+            _ if !lies => return honest.clone(),
+            Lie::GarbageDelta => honest.slice(..honest.len() / 2),
+            Lie::ForeignDelta => {
+                let Ok(key) = Key::try_from("foreign") else { return honest.clone() };
+                let version = Version { hlc: Hlc(1), writer: NodeId([7; 32]) };
+                let content = Content::Value(Bytes::from_static(b"a lie"));
+                let entry = Entry { key, version, expires: None, content };
+                let mut deltas = codec::split_deltas(CLUSTER, std::slice::from_ref(&entry), "");
+                deltas.next().map_or_else(|| honest.clone(), Bytes::from)
+            }
+            _ => return honest.clone(),
+        };
+        self.tell(lie);
+        said
+    }
+
+    fn request(&mut self, lie: Lie, lies: bool, honest: Signed) -> Signed {
+        let earlier = self.asked.replace(honest.clone());
+        let said = match (lie, earlier) {
+            _ if !lies => return honest,
+            (Lie::EarlierRequest, Some(earlier)) => earlier,
+            (Lie::GarbageRequest, _) => self.garbage(Context::Request, &honest),
+            _ => return honest,
+        };
+        self.tell(lie);
+        said
     }
 
     fn announcement(&mut self, lie: Lie, lies: bool, honest: Signed) -> Signed {
@@ -221,7 +276,7 @@ impl Liar {
             }
             Lie::Garbage => {
                 self.tell(lie);
-                return Some(self.garbage(&honest));
+                return Some(self.garbage(Context::Response, &honest));
             }
             Lie::Refusal => {
                 let detail = "not in the mood".to_owned();
@@ -266,7 +321,13 @@ impl Liar {
             | Lie::LeftOutEntry
             | Lie::ChangedChain => page(lie, &mut response.answer),
             Lie::ChangedDigest | Lie::ChangedCount | Lie::SaidBucket => node(lie, &mut response.answer),
-            Lie::ChangedAnnouncement | Lie::RepeatedAnnouncement | Lie::FarEpoch => false,
+            Lie::ChangedAnnouncement
+            | Lie::RepeatedAnnouncement
+            | Lie::FarEpoch
+            | Lie::EarlierRequest
+            | Lie::GarbageRequest
+            | Lie::ForeignDelta
+            | Lie::GarbageDelta => false,
         };
         if !changed {
             return Some(honest);
@@ -294,11 +355,11 @@ impl Liar {
     }
 
     /// The honest bytes, the last of which are its payload's, overwritten with what is no message.
-    fn garbage(&self, honest: &Signed) -> Signed {
+    fn garbage(&self, context: Context, honest: &Signed) -> Signed {
         let mut body = honest.body.to_vec();
         let kept = body.len().saturating_sub(6);
         body[kept..].fill(0xff);
-        Signed::sign(Context::Response, body.into(), &self.key)
+        Signed::sign(context, body.into(), &self.key)
     }
 
     fn root(&mut self) -> Root {

@@ -52,6 +52,8 @@ pub struct Node {
     /// Whose key was removed, and since when this coordinator refuses it.
     removed: BTreeMap<NodeId, Duration>,
     disk: Disk,
+    /// The disk was damaged while no store ran.
+    unchecked: bool,
     skew: Skew,
     lives: u64,
     questions: QuestionId,
@@ -75,6 +77,7 @@ impl Node {
             memory: Memory::default(),
             removed: BTreeMap::new(),
             disk: Disk::default(),
+            unchecked: false,
             skew: Skew::default(),
             lives: 0,
             questions: 0,
@@ -108,6 +111,11 @@ impl Node {
                 store.set_trusted(&self.trusted);
                 if let Some(shell) = &self.shell {
                     store.judge_clock(now, self.skew.wall(now), &shell.status(now).clock);
+                }
+                if std::mem::take(&mut self.unchecked)
+                    && let Err(error) = store.check(now, self.skew.wall(now))
+                {
+                    out.seen.push(Seen::StoreFailed(error));
                 }
                 self.store = Some(store);
                 self.tell_seals(now, out);
@@ -181,7 +189,7 @@ impl Node {
         Replica::open(&self.disk, &self.settings, key, seed, now, wall)?.salvage(now, wall, saved)
     }
 
-    /// Flips a bit in each record of these entries, and lets the store's check find it.
+    /// Flips a bit in each record of these entries, and lets the store's check find it, at once or when it starts.
     ///
     /// # Errors
     /// What the disk or the engine says.
@@ -201,8 +209,9 @@ impl Node {
         });
         visited.and_then(|()| self.disk.commit(&batch)).map_err(|error| error.to_string())?;
         let wall = self.skew.wall(now);
-        if let Some(store) = &mut self.store {
-            store.check(now, wall)?;
+        match &mut self.store {
+            Some(store) => store.check(now, wall)?,
+            None => self.unchecked = true,
         }
         self.tell_seals(now, out);
         Ok(())

@@ -502,6 +502,8 @@ impl World {
 
     fn gossip(&mut self, from: usize, delta: &Bytes) {
         let writer = self.directory.id(from);
+        let said = self.liars.get_mut(&from).map(|liar| liar.twist_delta(delta));
+        let delta = said.as_ref().unwrap_or(delta);
         for to in self.network.reached_by_gossip(from) {
             for at in self.network.send(self.now, Way::P2p, from, to, Class::Delta) {
                 let message = Message::Delta { writer, bytes: delta.clone() };
