@@ -35,6 +35,7 @@ const EVERYTHING: &[&str] = &[
     "sync-coordinator",
     "gateway",
     "lattice",
+    MEASURING,
 ];
 
 /// What measurements share: any crate's benches may use it, and nothing that ships does.

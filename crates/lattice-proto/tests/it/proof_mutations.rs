@@ -156,5 +156,5 @@ fn none_of_ten_thousand_mutations_of_valid_proofs_verifies() {
     }
     println!("{same:>6}  more changed nothing that is said");
     // Each line of defence had something to do.
-    assert_eq!(tally.len(), 8, "{tally:?}");
+    assert_eq!(tally.len(), 7, "{tally:?}");
 }
