@@ -27,7 +27,7 @@ use crate::wait::wall;
 /// Between two bytes that drip.
 pub const DRIP_EVERY: Duration = Duration::from_millis(50);
 /// As long as an answer is kept back that is to come just in time, for those who wait for two seconds.
-pub const LATE: Duration = Duration::from_millis(1_600);
+pub const LATE: Duration = Duration::from_millis(1_000);
 /// Of an endless body.
 const PIECE: &[u8] = &[0; 64 << 10];
 

@@ -66,7 +66,7 @@ pub enum Kind {
     NoPages,
     /// A page has an entry twice.
     RepeatedEntry,
-    /// A page has an entry more, which is proved elsewhere.
+    /// A page has an entry of another bucket, in the place of one of its own.
     ExtraEntry,
     /// The pages are those of an earlier epoch.
     PagesOfOtherEpoch,

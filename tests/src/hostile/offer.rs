@@ -15,13 +15,17 @@ use state_store::{Engine, MemoryStorage, Now, Reader, Settings};
 
 /// The cluster of it and of those whom it lies to.
 pub const CLUSTER: &str = "test";
+/// What it calls itself.
+pub const NAME: &str = "hostile";
 /// How long their epochs are.
 pub const EPOCH_MS: u32 = 100;
 /// Before every key, so that what was believed is found.
 pub const PREFIX: &str = "hostile/";
 
-/// Entries in each of the two seals: enough for inner nodes below the root.
-const ENTRIES: u32 = 600;
+/// Entries in each of the two seals.
+const ENTRIES: usize = 600;
+/// All of them hang below the last children of the root: so the tree is deep, and a walk of it takes many steps.
+const CHILD_FROM: u8 = 14;
 /// How long before now each of them was written.
 const WRITTEN_AGO: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(10)];
 
@@ -59,10 +63,11 @@ impl Offer {
         let storage = MemoryStorage::default();
         let mut engine = Engine::open(storage, settings, key.clone(), incarnations, at(WRITTEN_AGO[0]))
             .expect("a new store");
-        let mut fill = |half: u32, from: Duration, to: Duration| {
-            for number in half * ENTRIES..(half + 1) * ENTRIES {
-                let key = format!("{PREFIX}{number:05}").into_bytes();
-                let key = Key::try_from(Bytes::from(key)).expect("a short key");
+        let mut keys = (0_u32..)
+            .map(|number| Key::try_from(format!("{PREFIX}{number:05}").as_str()).expect("a short key"))
+            .filter(|key| key.hash().nibble(0) >= CHILD_FROM);
+        let mut fill = |from: Duration, to: Duration| {
+            for key in keys.by_ref().take(ENTRIES) {
                 let value = Bytes::from_static(b"what is not to be believed");
                 let op = Op::Put { key, value, ttl: None, condition: None };
                 engine.write(&[op], at(from)).expect("a write");
@@ -71,8 +76,8 @@ impl Offer {
             let newest = engine.reader().seals().runs.last().map(|run| run.to);
             newest.expect("a seal of what was written")
         };
-        let earlier = fill(0, WRITTEN_AGO[0], WRITTEN_AGO[1] + Duration::from_secs(1));
-        fill(1, WRITTEN_AGO[1], Duration::ZERO);
+        let earlier = fill(WRITTEN_AGO[0], WRITTEN_AGO[1] + Duration::from_secs(1));
+        fill(WRITTEN_AGO[1], Duration::ZERO);
         Self { reader: engine.reader(), key, earlier }
     }
 
@@ -119,7 +124,7 @@ impl Offer {
             epoch_length: self.reader.settings().epoch_length,
             runs: seals.runs,
             addresses: Vec::new(),
-            name: "hostile".to_owned(),
+            name: NAME.to_owned(),
             recovering: false,
         };
         codec::sign_announcement(&announcement, &self.key).signed

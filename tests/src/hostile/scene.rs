@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::http::HttpPeer;
-use super::offer::{CLUSTER, EPOCH_MS, PREFIX};
+use super::offer::{CLUSTER, EPOCH_MS, NAME, PREFIX};
 use super::p2p::P2pPeer;
 use super::{Mouth, Path};
 use crate::client::{Client, common_root};
@@ -163,7 +163,7 @@ impl Scene {
         guest
     }
 
-    /// Waits until the honest node knows a liar.
+    /// Waits until the honest node knows a liar, and believes what it announces.
     pub async fn known(&self, guest: &Guest) {
         eventually("the liar is known", async || {
             let peer = self.honest().peer(&guest.node).await?;
@@ -171,7 +171,7 @@ impl Scene {
                 Path::P2p => peer["state"] == "live",
                 Path::Http => peer["http_url"].as_str().is_some_and(|url| !url.is_empty()),
             };
-            known.then_some(())
+            (known && peer["name"] == NAME).then_some(())
         })
         .await;
     }

@@ -127,6 +127,7 @@ pub fn fetch(kind: Kind, answer: &mut Answer, earlier: impl Fn(&Page) -> Option<
         Kind::ExtraEntry => {
             let [first, .., last] = &mut pages[..] else { return false };
             let (Some(entries), Some(others)) = (entries(first), entries(last)) else { return false };
+            entries.pop();
             entries.extend(others.first().cloned());
             entries.sort_by_key(|entry| entry.key.hash());
             true
@@ -164,14 +165,21 @@ fn bucket(kind: Kind, page: &mut Page) -> bool {
     let Some(entry) = entries.last_mut() else { return false };
     match kind {
         Kind::RepeatedEntry => {
+            // In the place of another one: no page holds more than a bucket does.
             let repeated = entry.clone();
+            if entries.len() > 1 {
+                entries.remove(0);
+            }
             entries.push(repeated);
         }
         Kind::FarStamp => {
             entry.version.hlc = Hlc::at(entry.version.hlc.wall() + YEARS);
         }
         Kind::LongValue => entry.content = Content::Value(Bytes::from(vec![7; LONG_VALUE])),
-        Kind::KnownNothing => *known |= 1 << 31,
+        Kind::KnownNothing => {
+            *known |= 1 << 31;
+            entries.pop();
+        }
         Kind::WithheldValue => {
             if let HeadContent::Value(value_digest) = entry.head().content {
                 entry.content = Content::Dropped { value_digest };

@@ -86,6 +86,12 @@ const CASES: &[Case] = &[
     case(Kind::Told(Lie::Garbage), "signed bytes that are no answer", "Lost", "signed response is malformed"),
     case(Kind::Told(Lie::BrokenSignature), "a changed signature", "Lost", "signature does not verify"),
     case(Kind::Told(Lie::Silence), "no answer", "TimedOut", "no answer within"),
+    case(
+        Kind::Told(Lie::EarlierAnswer),
+        "an earlier answer, signed again",
+        "Refused",
+        "other positions than those asked for",
+    ),
     case(Kind::OtherReceiver, "an envelope for another receiver", "Lost", "response is for node"),
     case(Kind::OtherCluster, "an envelope of another cluster", "Lost", "response is of cluster"),
     case(
@@ -155,7 +161,7 @@ const CASES: &[Case] = &[
     case(Kind::RepeatedEntry, "an entry twice", "Refused", "does not lie after the one before it"),
     case(
         Kind::ExtraEntry,
-        "an entry of another bucket beside a bucket's own",
+        "an entry of another bucket in the place of one's own",
         "Lied",
         "does not belong below this position",
     ),

@@ -69,7 +69,7 @@ async fn removed_in_the_middle_of_a_pull(path: Path, remove: impl AsyncFnOnce(&S
         .honest()
         .send(Method::POST, &format!("/api/lattice/trust/{}", guest.node))
         .await
-        .expect("the node answers");
+        .expect("an answer");
     assert!(answer.status().is_success(), "{answer:?}");
     scene.known(&guest).await;
     eventually("its requests are heard again", async || {
