@@ -55,6 +55,7 @@ const KV_PREFIX: &str = "/v1/kv/";
 pub(crate) const PROOF: &str = "/v1/proof/{key}";
 const PROOF_PREFIX: &str = "/v1/proof/";
 pub(crate) const RESTORE: &str = "/v1/restore";
+pub(crate) const DOCS: &str = "/docs";
 const DOCS_FILE: &str = "/docs/{file}";
 const DOCS_PREFIX: &str = "/docs/";
 const TRUST_KEY: &str = "/api/lattice/trust/{key}";
@@ -81,7 +82,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET", "/health", OPEN, 200),
     row("GET", "/metrics", READ, 200),
     row("GET", "/openapi.json", READ, 200),
-    row("GET", "/docs", READ, 200),
+    row("GET", DOCS, READ, 200),
     row("GET", DOCS_FILE, READ, 200),
     row("GET", KV, READ, 200),
     row("PUT", KV, WRITE, 200),

@@ -136,7 +136,8 @@ impl Server {
             return absent(request.method(), route, request.uri());
         };
         if let Err(denied) = self.app.auth.check(request.headers(), access) {
-            return denied.problem().into_response();
+            let refusal = denied.problem().into_response();
+            return routes::ask_for_token(route, request.headers(), refusal);
         }
         if self.app.auth.forged(request.method(), request.uri(), request.headers()) {
             let detail = "the Origin header names another site, and this gateway asks for no token";

@@ -1,15 +1,20 @@
 //! The description of the API, and a page to try it: assets are part of the binary, nothing is fetched from elsewhere.
 //!
 //! All links are relative, so that the page also works behind a path prefix.
+//!
+//! A browser cannot send a token before a page asked for one. Where the node wants it, `/docs` is answered 401 like all
+//! else, and a browser gets that answer as a page that asks, and then loads the parts with the token.
 
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
+use lattice_core::model::Digest;
 use utoipa_swagger_ui::Config;
 
+use crate::access;
 use crate::json;
 use crate::openapi;
 use crate::problem::{Kind, Problem, shortened};
@@ -17,10 +22,41 @@ use crate::problem::{Kind, Problem, shortened};
 /// Written once: it is the same for all.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::document().to_json().unwrap_or_default().into());
 
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
 /// What the page may load: its own parts alone. It sets styles of elements from its scripts.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
 );
+
+/// The page that asks for a token.
+const ASKING: &str = include_str!("token.html");
+
+/// What that page may load: its own script, which is part of it, and what that script fetched. Written once.
+static ASKING_POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
+    let script = ASKING.split_once("<script>")?.1.split_once("</script>")?.0;
+    let digest = json::base64(Digest::of(&[script.as_bytes()]).as_bytes());
+    let policy = format!(
+        "default-src 'none'; connect-src 'self'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline' blob:; \
+         img-src 'self' data:; font-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).ok()
+});
+
+/// What a browser without a token gets of the page in place of `refusal`: the same, and a way to enter one.
+pub(crate) fn ask_for_token(route: &str, headers: &HeaderMap, refusal: Response) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let Some(policy) =
+        ASKING_POLICY.clone().filter(|_| route == access::DOCS && accepts.contains("text/html"))
+    else {
+        return refusal;
+    };
+    let (mut parts, _) = refusal.into_parts();
+    parts.headers.insert(header::CONTENT_TYPE, HTML);
+    parts.headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, ASKING.into())
+}
 
 /// This document.
 #[utoipa::path(
@@ -46,10 +82,7 @@ pub(super) async fn page() -> Result<Response, Problem> {
     let page = String::from_utf8_lossy(&page.1)
         .replace("\"./", "\"docs/")
         .replace("\"index.css", "\"docs/index.css");
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-    ];
+    let headers = [(header::CONTENT_TYPE, HTML), (header::CONTENT_SECURITY_POLICY, POLICY)];
     Ok((headers, page).into_response())
 }
 

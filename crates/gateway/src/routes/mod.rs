@@ -18,6 +18,7 @@ use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use self::docs::ask_for_token;
 use crate::app::App;
 
 /// All routes, ready to be called. What is not in [`crate::access::ROWS`] never gets here.

@@ -109,3 +109,32 @@ async fn pages_of_other_sites_change_nothing_where_no_token_is_asked_for() {
     assert_eq!(send(node.address, "GET", "/v1/kv", &foreign, b"").await.status, 200);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_browser_without_a_token_is_asked_for_one() {
+    let (node, _folder) = guarded().await;
+    let page = [("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")];
+    let asked = send(node.address, "GET", "/docs", &page, b"").await;
+    assert_eq!((asked.status, asked.header("content-type")), (401, Some("text/html; charset=utf-8")));
+    assert!(asked.header("www-authenticate").unwrap().starts_with("Bearer"));
+    let policy = asked.header("content-security-policy").unwrap();
+    assert!(policy.contains("script-src 'sha256-") && !policy.contains("script-src 'unsafe"), "{policy}");
+    let text = String::from_utf8(asked.body).unwrap();
+    // What it loads is there for who has a token, and for nobody else.
+    let parts: Vec<String> = text
+        .split("part(\"")
+        .skip(1)
+        .map(|rest| format!("/docs/{}", rest.split('"').next().unwrap()))
+        .chain(["/openapi.json".to_owned()])
+        .collect();
+    assert_eq!(parts.len(), 3, "{text}");
+    for part in &parts {
+        send(node.address, "GET", part, &page, b"").await.problem(401, "unauthorized");
+        let token = [("authorization", "Bearer token-1")];
+        assert_eq!(send(node.address, "GET", part, &token, b"").await.status, 200, "{part}");
+    }
+    // A program is told as everywhere, and so is a browser at other places.
+    send(node.address, "GET", "/docs", &[("accept", "*/*")], b"").await.problem(401, "unauthorized");
+    send(node.address, "GET", "/v1/kv/a", &page, b"").await.problem(401, "unauthorized");
+    node.stop().await;
+}
