@@ -15,6 +15,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -104,12 +105,19 @@ fn install(config: &Config, service: &'static str, unless_asked: &str) -> Result
 
     let clock = Clock::system();
     let format = Format::new(config.telemetry.log_format, service, move || clock.wall_ms());
-    // Lines are plain everywhere: `with_ansi` would also let a terminal escape in.
-    let log = tracing_subscriber::fmt::layer().with_ansi(false).event_format(format).with_filter(filter);
+    // Lines are plain everywhere: `with_ansi` would also let a terminal escape in. They say nothing of spans, whose
+    // fields would else be formatted for every call, and thrown away.
+    let log = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .fmt_fields(debug_fn(|_, _, _| Ok(())))
+        .event_format(format)
+        .with_filter(filter);
     let traces = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("lattice"))
         .with_location(false)
         .with_threads(false)
+        // Two readings of the clock whenever a task is polled, for how long it was not.
+        .with_tracked_inactivity(false)
         .with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO));
     tracing_subscriber::registry().with(log).with(traces).try_init()?;
     opentelemetry::global::set_tracer_provider(provider.clone());

@@ -4,9 +4,7 @@
 //! metadata, which the channels and servers of [`crate::grpc`] write and read by themselves; between nodes
 //! as a field of the signed envelope, which the services fill from here.
 
-use std::collections::HashMap;
-
-use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
@@ -35,12 +33,24 @@ pub fn set_parent(span: &Span, traceparent: &str) {
     if traceparent.len() > TRACEPARENT_BYTES_MAX {
         return;
     }
-    let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
     let nowhere = opentelemetry::Context::new();
-    let context = TraceContextPropagator::new().extract_with_context(&nowhere, &carrier);
+    let context = TraceContextPropagator::new().extract_with_context(&nowhere, &Carrier(traceparent));
     if context.span().span_context().is_valid() {
         // Fails without a telemetry layer (a test) or in a span already entered: then the trace starts here.
         let _ = span.set_parent(context);
+    }
+}
+
+/// Headers of which only this one matters: every call of every service is asked.
+struct Carrier<'a>(&'a str);
+
+impl Extractor for Carrier<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == TRACEPARENT).then_some(self.0)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT]
     }
 }
 
