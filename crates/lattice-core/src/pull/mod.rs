@@ -15,7 +15,7 @@
 //! A repair is a pull of single keys, whose entries are damaged here: it goes down the same tree, by pages that are
 //! verified alike, and proves nothing of what it does not look for.
 //!
-//! A peer that answers in time but brings next to nothing is given up as well: see [`pace`].
+//! A peer that answers in time but brings next to nothing is given up as well: see `pace`.
 //!
 //! The pull decides what to ask; sending, signing, the challenge and the store belong to the shell.
 
