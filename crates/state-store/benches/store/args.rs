@@ -10,7 +10,7 @@ use crate::sections::Section;
 const EXAMPLES: &str = "\
 Examples:
   make bench-store
-      everything; takes about ten minutes on two cores
+      everything; takes more than twenty minutes on two cores
   make bench-store ARGS='--markdown docs/benchmarks.md --json target/bench-store.json'
       the same, into the document and as JSON
   make bench-store ARGS='--quick'

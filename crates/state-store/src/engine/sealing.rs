@@ -1,6 +1,7 @@
 //! Seals epochs, in ascending order, in steps that each commit once.
 //!
-//! An epoch with pending entries is taken into the tree chunk by chunk; its seal goes to the disk with the last
+//! An epoch with pending entries is taken into the tree chunk by chunk, each in two halves: what it changes is worked
+//! out (`prepare`), and then committed, alone or with a group of writes. The seal goes to the disk with the last
 //! one. Epochs without any are one run of equal roots, whose end moves only when somebody wants to know it
 //! ([`Engine::extend`]), or the next epoch with entries is sealed. A seal is signed only after its commit.
 
