@@ -13,7 +13,7 @@ const MEMORY_MORE: u64 = 64 << 20;
 
 /// The aims that these rows have something to say about.
 pub(crate) fn judge(rows: &[Row]) -> Vec<Aim> {
-    let engine = DISKS.first().map_or("", |disk| disk.name);
+    let engine = DISKS.first().map_or("", |(name, _)| *name);
     let find = |name: &str, system: &str, size: &dyn Fn(&Row) -> bool| {
         rows.iter().find(|row| row.name == name && row.system == system && size(row))
     };

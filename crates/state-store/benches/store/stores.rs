@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-#[cfg(feature = "redb")]
-use state_store::storage::RedbStorage;
-use state_store::{SledStorage, Storage};
+use state_store::storage::Disk;
 
 use crate::engine::InProcess;
 use crate::raw_sled::RawSled;
@@ -27,19 +25,11 @@ pub(crate) trait Store {
     fn get(&self, key: &Bytes) -> Result<Option<usize>>;
 }
 
-/// A disk that our engine stands on.
-pub(crate) struct Disk {
-    /// What the engine on it is called in the tables.
-    pub(crate) name: &'static str,
-    /// Opens it in a folder, or makes it there.
-    open: fn(&Path) -> Result<Box<dyn Storage>>,
-}
-
-/// All of them. A further one is a further line.
-pub(crate) const DISKS: &[Disk] = &[
-    Disk { name: "lattice (sled)", open: |folder| Ok(Box::new(SledStorage::open(folder, CACHE_BYTES)?)) },
+/// The disks that our engine stands on, and what it is called in the tables. A further one is a further line.
+pub(crate) const DISKS: &[(&str, Disk)] = &[
+    ("lattice (sled)", Disk::Sled),
     #[cfg(feature = "redb")]
-    Disk { name: "lattice (redb)", open: |folder| Ok(Box::new(RedbStorage::open(folder, CACHE_BYTES)?)) },
+    ("lattice (redb)", Disk::Redb),
 ];
 
 /// What they are compared with.
@@ -55,7 +45,7 @@ pub(crate) fn open(name: &str, folder: &Path, ahead: Duration) -> Result<Box<dyn
 
 /// Opens our engine on the disk of that name, so far ahead of our time.
 pub(crate) fn engine(name: &str, folder: &Path, ahead: Duration) -> Result<InProcess> {
-    let disk = DISKS.iter().find(|disk| disk.name == name);
-    let disk = disk.with_context(|| format!("{name:?} is no store"))?;
-    InProcess::open((disk.open)(folder)?, ahead)
+    let disk = DISKS.iter().find(|(disk, _)| *disk == name);
+    let (_, disk) = disk.with_context(|| format!("{name:?} is no store"))?;
+    InProcess::open(disk.open(folder, CACHE_BYTES)?, ahead)
 }

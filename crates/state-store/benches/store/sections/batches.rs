@@ -10,7 +10,7 @@ use crate::stores::{DISKS, RAW};
 
 /// The rate counts all sealing that the batches make necessary; the time of a batch what was sealed after it.
 pub(super) fn run(bench: &mut Bench) -> Result<Vec<Row>> {
-    let names: Vec<&str> = DISKS.iter().map(|disk| disk.name).chain([RAW]).collect();
+    let names: Vec<&str> = DISKS.iter().map(|(name, _)| *name).chain([RAW]).collect();
     let mut rounds: Vec<Vec<Done>> = vec![Vec::new(); names.len()];
     for round in 0..bench.scale.rounds {
         bench.say(&format!("write batches, round {}", round + 1));

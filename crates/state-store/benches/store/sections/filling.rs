@@ -14,7 +14,7 @@ const OVERWRITES: u64 = 3;
 pub(super) fn run(bench: &mut Bench) -> Result<Vec<Row>> {
     let keys = bench.scale.fills.last().copied().context("there is a size to fill with")?;
     let mut stores = Vec::new();
-    for name in DISKS.iter().map(|disk| disk.name).chain([RAW]) {
+    for name in DISKS.iter().map(|(name, _)| *name).chain([RAW]) {
         let filled = bench.filled(name, keys)?;
         bench.say(&format!("overwrite {name} with {keys} keys"));
         let versions = (1..=OVERWRITES).collect();

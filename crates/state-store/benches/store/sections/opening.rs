@@ -19,7 +19,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Vec<Row>> {
             continue;
         }
         let mut of_size = Vec::new();
-        for name in DISKS.iter().map(|disk| disk.name).chain([RAW]) {
+        for name in DISKS.iter().map(|(name, _)| *name).chain([RAW]) {
             let folder = bench.filled(name, keys)?.folder;
             bench.say(&format!("open {name} with {keys} keys"));
             let mut opened: Vec<Done> = Vec::new();

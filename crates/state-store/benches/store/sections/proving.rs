@@ -14,7 +14,7 @@ const PROOFS: u64 = 1_000;
 pub(super) fn run(bench: &mut Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for keys in bench.scale.fills.clone() {
-        for name in DISKS.iter().map(|disk| disk.name) {
+        for name in DISKS.iter().map(|(name, _)| *name) {
             let folder = bench.filled(name, keys)?.folder;
             bench.say(&format!("prove what {name} has of {keys} keys"));
             let job = Job::Prove { store: name.to_owned(), folder, keys, proofs: PROOFS };

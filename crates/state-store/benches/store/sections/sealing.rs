@@ -21,7 +21,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Vec<Row>> {
         let flat = flat.context("building a tree has one outcome")?;
         let flat = Row::new("root, all keys", "rs_merkle", flat.sample, flat.usage).keys(keys);
         let changes: Vec<(u64, u32)> = bench.scale.changes.to_vec();
-        for name in DISKS.iter().map(|disk| disk.name) {
+        for name in DISKS.iter().map(|(name, _)| *name) {
             let folder = bench.filled(name, keys)?.folder;
             bench.say(&format!("seal {name} with {keys} keys"));
             let job = Job::Seal { store: name.to_owned(), folder, keys, changes: changes.clone() };
