@@ -200,13 +200,28 @@ impl TaskGroup {
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 impl WeakTaskGroup {
-    /// Starts work for a caller, unless the group is ending or gone.
-    pub(crate) fn spawn_call<F>(&self, task: F) -> Option<AbortHandle>
+    /// A place for work that a caller begins by itself, unless the group is ending or gone. The group waits for it
+    /// like for a task.
+    pub(crate) fn enter(&self) -> Option<Place> {
+        let group = self.inner.upgrade().filter(|inner| !inner.token.is_cancelled())?;
+        let entry = group.register(Cow::Borrowed("call"), Kind::Call);
+        Some(Place { entry, group })
+    }
+}
+
+/// A caller's work in the group it calls: first in the caller's own turn, and a task once it has to wait.
+pub(crate) struct Place {
+    entry: Entry,
+    group: Arc<Inner>,
+}
+
+impl Place {
+    /// Goes on as a task of the group; it is aborted at once when the group has ended meanwhile.
+    pub(crate) fn spawn<F>(self, task: F) -> AbortHandle
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let inner = self.inner.upgrade().filter(|inner| !inner.token.is_cancelled())?;
-        Some(inner.start(Cow::Borrowed("call"), Kind::Call, task))
+        self.group.run(self.entry, Cow::Borrowed("call"), Kind::Call, task)
     }
 }
 
@@ -221,6 +236,14 @@ impl Inner {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let entry = self.register(name.clone(), kind);
+        self.run(entry, name, kind, task)
+    }
+
+    /// Runs a task at a place that it has.
+    fn run<F>(&self, entry: Entry, name: Cow<'static, str>, kind: Kind, task: F) -> AbortHandle
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
         let id = entry.id;
         // The lock is not held here: a runtime that is shutting down drops the task, and so the entry,
         // within `spawn`.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -55,27 +55,38 @@ pub(super) fn set_default(headers: &mut HeaderMap, timeout: Duration) {
     }
 }
 
-/// Ends `call`, then its body, with `DEADLINE_EXCEEDED` after `timeout`.
+/// Ends `call`, then its body, with `DEADLINE_EXCEEDED` after `timeout`. What is there at once needs no timer.
 pub(super) async fn bound<F, E>(timeout: Option<Duration>, call: F) -> Result<Response<Body>, E>
 where
     F: Future<Output = Result<Response<Body>, E>>,
 {
     let Some(timeout) = timeout else { return call.await };
-    let mut expires = Box::pin(tokio::time::sleep(timeout));
+    let until = Instant::now() + timeout;
     let response = tokio::select! {
         biased;
         response = call => response?,
-        () = expires.as_mut() => return Ok(Status::deadline_exceeded(EXCEEDED).into_http()),
+        () = tokio::time::sleep_until(until) => return Ok(Status::deadline_exceeded(EXCEEDED).into_http()),
     };
-    // The same timer goes on: head and body share one deadline.
-    Ok(response.map(|body| Body::new(Bounded { body, expires: Some(expires) })))
+    // Head and body share one deadline.
+    Ok(response.map(|body| Body::new(Bounded { body, until, timer: None, expired: false })))
 }
 
 /// A body that ends with `DEADLINE_EXCEEDED` when its time is up.
 struct Bounded {
     body: Body,
-    /// Empty once it has fired.
-    expires: Option<Pin<Box<Sleep>>>,
+    until: Instant,
+    /// Made when the body has to be waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+    expired: bool,
+}
+
+impl Bounded {
+    /// Whether the time is up; else the task is woken when it is.
+    fn expires(&mut self, cx: &mut Context<'_>) -> bool {
+        let until = self.until;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        timer.as_mut().poll(cx).is_ready()
+    }
 }
 
 impl http_body::Body for Bounded {
@@ -86,15 +97,17 @@ impl http_body::Body for Bounded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        // Asked first, so that a stream that is always ready ends as well.
-        let expired = match &mut self.expires {
-            Some(expires) => expires.as_mut().poll(cx).is_ready(),
-            None => return Poll::Ready(None),
-        };
-        if !expired {
-            return Pin::new(&mut self.body).poll_frame(cx);
+        if self.expired {
+            return Poll::Ready(None);
         }
-        self.expires = None;
+        // Asked first, so that a stream that is always ready ends as well.
+        if Instant::now() < self.until {
+            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            if polled.is_ready() || !self.expires(cx) {
+                return polled;
+            }
+        }
+        self.expired = true;
         // Dropping the body cancels the handler behind it.
         self.body = Body::empty();
         Poll::Ready(Some(Ok(Frame::trailers(exceeded_trailers()))))

@@ -89,7 +89,9 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Status {
 fn span_of<B>(request: &Request<B>) -> Span {
     let path = request.uri().path().trim_start_matches('/');
     let (service, method) = path.split_once('/').unwrap_or((path, ""));
+    // Its parent is what the headers say, also where the caller is of the same process.
     let span = tracing::info_span!(
+        parent: None,
         "grpc.call",
         otel.name = path,
         otel.kind = "server",
