@@ -1,19 +1,22 @@
 //! `lattice.kv.v1.KeyValue`: what clients write and read, from the wire to the engine and back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lattice_core::model::{Entry, Epoch, KEY_BYTES_MAX, Version};
+use lattice_core::model::{Entry, Epoch, KEY_BYTES_MAX, Key, Version};
 use lattice_core::time::WallTime;
 use lattice_proto::convert::{self, InField as _, Invalid};
 use lattice_proto::kv::v1 as wire;
 use lattice_proto::types::v1 as types;
 use lattice_runtime::{Clock, trace};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::backup::{self, Pieces, Places};
 use crate::engine::{Condition, MAX_OPERATIONS, Op, Page, ProveError, Proved, Reader, Written};
+use crate::in_place::InPlace;
 use crate::watch::{self, Answers, Source};
 use crate::writer::{Writer, now, status};
 
@@ -30,13 +33,25 @@ pub(crate) struct KeyValue {
     writer: Writer,
     clock: Clock,
     places: Places,
+    in_place: Arc<InPlace>,
     stopping: CancellationToken,
 }
 
 impl KeyValue {
-    /// The service over a store; its streams end with `stopping`.
+    /// The service over a store; its streams end with `stopping`. Within a runtime, which is the one that it serves on.
     pub(crate) fn new(reader: Reader, writer: Writer, clock: Clock, stopping: CancellationToken) -> Self {
-        Self { reader, writer, clock, places: Places::default(), stopping }
+        let in_place = Arc::new(InPlace::new(Handle::current().metrics().num_workers()));
+        Self { reader, writer, clock, places: Places::default(), in_place, stopping }
+    }
+
+    /// The entry of a key: in place where that holds up nobody.
+    async fn current(&self, key: Key) -> Result<Option<Entry>, Status> {
+        let at_once = || self.reader.current_at_once(&key);
+        if let Some(Some(entry)) = self.in_place.run(|| self.clock.monotonic(), at_once) {
+            return Ok(entry);
+        }
+        let reader = self.reader.clone();
+        blocking(move || reader.current(&key)).await?.map_err(|error| status(&error))
     }
 
     async fn write_one(&self, op: Op) -> Result<Written, Status> {
@@ -59,8 +74,7 @@ impl wire::key_value_server::KeyValue for KeyValue {
         let request = request.into_inner();
         let key = convert::key("key", request.key)?;
         let version_min: Option<Version> = convert::optional("version_min", request.version_min)?;
-        let reader = self.reader.clone();
-        let entry = blocking(move || reader.current(&key)).await?.map_err(|error| status(&error))?;
+        let entry = self.current(key).await?;
         if let Some(version_min) = version_min
             && entry.as_ref().is_none_or(|entry| entry.version < version_min)
         {

@@ -8,13 +8,15 @@
 //! - [`verdict`]: what peers say of this node's clock.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
 //! - `checking`: the walk over everything, in the background; [`offline`]: the same on a stopped store.
-//! - [`service`], with `kv`, `watch`, `backup` and `state`: the gRPC services, from start to end.
+//! - [`service`], with `kv`, `watch`, `backup` and `state`: the gRPC services, from start to end; `in_place`: which
+//!   reads need no thread of their own.
 
 mod backup;
 pub mod challenges;
 mod checking;
 pub mod engine;
 pub mod format;
+mod in_place;
 mod kv;
 mod metrics;
 pub mod offline;

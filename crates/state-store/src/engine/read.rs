@@ -110,6 +110,16 @@ impl Reader {
         Err(self.suspect(key))
     }
 
+    /// The same as [`Reader::current`] where it takes few reads, and finds nothing amiss; else `None`.
+    pub fn current_at_once(&self, key: &Key) -> Option<Option<Entry>> {
+        self.refuse_damaged(key).ok()?;
+        match Records::of(&*self.shared.storage).current(key).ok()? {
+            Some(Kept { entry, apart: None, .. }) => Some(Some(entry)),
+            Some(_) => None,
+            None => self.is_absent(key).ok()?.then_some(None),
+        }
+    }
+
     /// Whether a key without a record was never written; false when it has a record meanwhile. An absence is only
     /// told when neither the tree nor what awaits sealing knows better, and nothing was lost.
     fn is_absent(&self, key: &Key) -> Result<bool, Error> {
