@@ -38,6 +38,9 @@ pub(crate) fn of_delete(headers: &HeaderMap) -> Result<Option<Condition>, Proble
 
 /// Whether the client already holds what it asks for.
 pub(crate) fn unchanged(headers: &HeaderMap, version: &Version) -> bool {
+    if !headers.contains_key(IF_NONE_MATCH) {
+        return false;
+    }
     let ours = version.to_string();
     headers
         .get_all(IF_NONE_MATCH)

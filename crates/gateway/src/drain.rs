@@ -20,24 +20,27 @@ use tokio::sync::oneshot;
 const BYTES_MAX: usize = 2 << 20;
 const TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What a handler leaves of a request's body; resolved once the handler is done.
-pub(crate) struct Unread(oneshot::Receiver<Body>);
+/// What a handler leaves of a request's body; resolved once the handler is done. `None` for a request without one.
+pub(crate) struct Unread(Option<oneshot::Receiver<Body>>);
 
 /// Lets the rest of the body be drained after the request was handled.
 pub(crate) fn watch(request: Request<Body>) -> (Request<Body>, Unread) {
+    if http_body::Body::is_end_stream(request.body()) {
+        return (request, Unread(None));
+    }
     let (sender, receiver) = oneshot::channel();
     let waits = request.headers().contains_key(header::EXPECT);
     let request = request.map(|body| {
         let back = Some(sender);
         Body::new(Watched { body: Some(body), back, ended: false, polled: false, waits })
     });
-    (request, Unread(receiver))
+    (request, Unread(Some(receiver)))
 }
 
 impl Unread {
     /// Reads what is left. Call it when the handler has returned.
     pub(crate) async fn drain(mut self) {
-        let Ok(mut body) = self.0.try_recv() else { return };
+        let Some(Ok(mut body)) = self.0.as_mut().map(oneshot::Receiver::try_recv) else { return };
         let drained = tokio::time::timeout(TIME_MAX, async {
             let mut left = BYTES_MAX;
             while let Some(Ok(frame)) = body.frame().await {
