@@ -67,11 +67,14 @@ impl From<config::Error> for Failure {
 
 impl From<identity::Error> for Failure {
     fn from(error: identity::Error) -> Self {
-        use identity::Error::{Content, Folder, InUse, Io, Members, Mode, OtherCluster};
+        use identity::Error::{Content, Folder, InUse, Io, Lost, Members, Mode, OtherCluster};
         match error {
-            Content { .. } | Folder { .. } | Members { .. } | Mode { .. } | OtherCluster { .. } => {
-                Self::config(error)
-            }
+            Content { .. }
+            | Folder { .. }
+            | Lost { .. }
+            | Members { .. }
+            | Mode { .. }
+            | OtherCluster { .. } => Self::config(error),
             Io { .. } | InUse { .. } => Self::refused(error),
         }
     }

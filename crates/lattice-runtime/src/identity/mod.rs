@@ -49,6 +49,19 @@ pub enum Error {
         /// The key file.
         path: PathBuf,
     },
+    /// The key is gone, and its store is there.
+    #[error(
+        "{}: is missing, but {} is the store of a node that had a key: put the key back, or move that folder aside to \
+         start as a new node (node.key_file, node.data_dir)",
+        path.display(),
+        store.display()
+    )]
+    Lost {
+        /// The key file.
+        path: PathBuf,
+        /// The store's folder.
+        store: PathBuf,
+    },
     /// The key file is open to others.
     #[error(
         "{}: has mode {mode:04o} and is open to other users: run chmod 600 {} (node.key_file)",
@@ -111,15 +124,25 @@ fn cure(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// Refuses what is there of a node's key, folder and list of keys, and is damaged or of another cluster. Call it
-/// before anything is opened: nothing is written, and what is not there yet is fine.
+/// The store's folder in the node's. It is made after the key.
+pub const STORE_FOLDER: &str = "store";
+
+/// Refuses what is there of a node's key, folder and list of keys, and is damaged or of another cluster; also a store
+/// whose key is gone, before a new key makes another node of it. Call it before anything is opened: nothing is written,
+/// and what is not there yet is fine.
 ///
 /// # Errors
 /// [`Error`], as [`DataDir::open`], [`NodeKey::load`] and [`Members::read`].
 pub fn check(node: &config::Node) -> Result<(), Error> {
     DataDir::check(&node.data_dir, &node.cluster)?;
+    let store = node.data_dir.join(STORE_FOLDER);
+    // Looked at before the key, since another service may just be making both.
+    let is_new = !store.exists();
     match NodeKey::load(&node.key_file) {
         Ok(_) => {}
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound && !is_new => {
+            return Err(Error::Lost { path: node.key_file.clone(), store });
+        }
         // It is made at the first start.
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -172,4 +195,30 @@ fn create_folder(path: &Path, field: &'static str) -> Result<(), Error> {
         "create folder",
     ))?;
     new.into_iter().try_for_each(|folder| sync_folder(parent(folder), field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_whose_key_is_gone_is_refused_and_no_key_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().to_owned();
+        let key_file = data_dir.join("node.key");
+        let node = config::Node { key_file: key_file.clone(), data_dir, ..Default::default() };
+        check(&node).unwrap();
+        NodeKey::load_or_create(&key_file).unwrap();
+        let store = node.data_dir.join(STORE_FOLDER);
+        std::fs::create_dir(&store).unwrap();
+        check(&node).unwrap();
+
+        std::fs::remove_file(&key_file).unwrap();
+        let error = check(&node).unwrap_err().to_string();
+        let expected = format!("{}: is missing, but {} is the store", key_file.display(), store.display());
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(!key_file.exists());
+        std::fs::rename(&store, node.data_dir.join("store-aside")).unwrap();
+        check(&node).unwrap();
+    }
 }
