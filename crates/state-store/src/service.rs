@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +25,11 @@ use crate::metrics::Metrics;
 use crate::opening::{self, Opened, Opening};
 use crate::peers::{Limit, Peers};
 use crate::state::{self, StateStore};
-use crate::storage::{Disk, MemoryStorage};
+use crate::storage::{self, Disk, MemoryStorage};
 use crate::writer::{self, Space, Writable, Writer};
 
 /// The store's folder in the node's.
-pub(crate) const FOLDER: &str = "store";
+pub(crate) const FOLDER: &str = identity::STORE_FOLDER;
 /// The storage engines that are built in.
 const ENGINES: &[config::Engine] = &[
     config::Engine::Sled,
@@ -63,6 +64,15 @@ pub enum Error {
     /// The storage engine is known, but was left out of this binary.
     #[error("store.engine: {0} is not built into this binary, which has {has}", has = built_in())]
     NotBuiltIn(&'static str),
+    /// What is kept in memory would begin empty beside what is on the disk.
+    #[error(
+        "store.engine: \"memory\", but {} holds a database: use the engine that made it, or another folder (node.data_dir)",
+        path.display()
+    )]
+    Occupied {
+        /// The store's folder.
+        path: PathBuf,
+    },
     /// The port is not to be had.
     #[error(transparent)]
     Listen(#[from] BindError),
@@ -91,7 +101,8 @@ impl From<Error> for Failure {
             Error::EpochLength(_) | Error::NotBuiltIn(_) => Self::config(error),
             Error::Listen(error) => error.into(),
             Error::Tasks(error) => error.into(),
-            Error::Opening(_)
+            Error::Occupied { .. }
+            | Error::Opening(_)
             | Error::Engine(_)
             | Error::Reflection(_)
             | Error::Thread(_)
@@ -298,6 +309,10 @@ async fn report(
 fn open(config: &Config, clock: &Clock) -> Result<(Opened, Space, Option<Lock>), Error> {
     // What this binary cannot do is refused before anything is made.
     let (settings, disk) = (settings(config)?, disk(config.store.engine)?);
+    let path = config.node.data_dir.join(FOLDER);
+    if disk.is_none() && storage::exists(&path) {
+        return Err(Error::Occupied { path });
+    }
     let data_dir = DataDir::open(&config.node.data_dir, &config.node.cluster)?;
     let key = NodeKey::load_or_create(&config.node.key_file)?.signing_key().clone();
     let now = || writer::now(clock);

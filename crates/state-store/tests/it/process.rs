@@ -131,10 +131,18 @@ async fn a_folder_that_is_not_ours_is_refused_by_name_and_left_alone() {
         assert!(matches!(status, Some(2 | 3)), "{line}");
         assert!(line.contains(expected), "{line}");
     }
-    let other = format!("node.key_file={}", folder.path().join("other.key").display());
+    let other_key = folder.path().join("other.key");
+    let other = format!("node.key_file={}", other_key.display());
+    let (status, line) = run(folder.path(), &[&other]);
+    assert_eq!(status, Some(2), "{line}");
+    assert!(line.contains("other.key: is missing, but ") && !other_key.exists(), "{line}");
+    lattice_runtime::identity::NodeKey::load_or_create(&other_key).unwrap();
     let (status, line) = run(folder.path(), &[&other]);
     assert_eq!(status, Some(3), "{line}");
     assert!(line.contains("node.key_file: is of node"), "{line}");
+    let (status, line) = run(folder.path(), &["store.engine=memory"]);
+    assert_eq!(status, Some(3), "{line}");
+    assert!(line.contains("store.engine: \"memory\", but "), "{line}");
     let named = |change: &str| {
         let format = folder.path().join("data/store/FORMAT");
         let text = std::fs::read_to_string(&format).unwrap();
