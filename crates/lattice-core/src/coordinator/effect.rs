@@ -223,11 +223,13 @@ pub enum Notice {
         /// How many.
         live: usize,
     },
-    /// The sensor does not answer.
+    /// The sensor does not answer. Said once, until [`Notice::SensorAnswers`].
     SensorUnavailable {
         /// Why.
         reason: String,
     },
+    /// The sensor, of which the former was said, answers again.
+    SensorAnswers,
     /// Our store does not answer. Said once, until [`Notice::StoreAnswers`].
     StoreUnavailable {
         /// Why.

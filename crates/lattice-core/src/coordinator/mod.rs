@@ -243,7 +243,9 @@ impl Coordinator {
             Event::StoreGone { reason } => self.store_gone(&reason, effects),
             Event::Sequence { incarnation, last } => self.numbered(now, incarnation, last, effects),
             Event::Sensor { enabled, started, error, peers } => {
-                self.sensor.available = Some(true);
+                if self.sensor.available.replace(true) == Some(false) {
+                    effects.push(Effect::Notice(Notice::SensorAnswers));
+                }
                 self.sensor.started = started;
                 self.sensor.error = error;
                 if self.sensor.enabled != enabled {
@@ -253,10 +255,9 @@ impl Coordinator {
                 self.sensor_peers(now, &peers, effects);
             }
             Event::SensorGone { reason } => {
-                if self.sensor.available != Some(false) || self.sensor.error != reason {
+                if self.sensor.available.replace(false) != Some(false) {
                     effects.push(Effect::Notice(Notice::SensorUnavailable { reason: reason.clone() }));
                 }
-                self.sensor.available = Some(false);
                 self.sensor.started = false;
                 self.sensor.error = reason;
                 self.sensor_peers(now, &[], effects);

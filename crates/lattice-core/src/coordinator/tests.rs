@@ -316,8 +316,14 @@ fn a_sensor_that_is_gone_is_never_a_count() {
     assert!(told.contains(&&Notice::SensorUnavailable { reason: "connection refused".into() }));
     assert!(!told.iter().any(|notice| matches!(notice, Notice::PeerCount { .. })));
     assert_eq!(notices(&bench.hear(gone())), Vec::<&Notice>::new(), "told once");
+    let other = Event::SensorGone { reason: "no answer".into() };
+    assert_eq!(notices(&bench.hear(other)), Vec::<&Notice>::new(), "it is gone still");
     assert!(!bench.coordinator.status(bench.now).heartbeat_active);
-    assert!(notices(&bench.sensor(&[A])).contains(&&Notice::PeerCount { live: 1 }));
+    let effects = bench.sensor(&[A]);
+    let told = notices(&effects);
+    assert_eq!(told[0], &Notice::SensorAnswers);
+    assert!(told.contains(&&Notice::PeerCount { live: 1 }));
+    assert!(!notices(&bench.sensor(&[A])).contains(&&Notice::SensorAnswers), "told once");
 }
 
 #[test]

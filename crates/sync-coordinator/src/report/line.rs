@@ -50,6 +50,7 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
         Notice::SensorUnavailable { reason } => {
             Line::new(P2P_SENSOR, None, "sensor_unavailable", format!("Unavailable: {reason}"))
         }
+        Notice::SensorAnswers => Line::new(P2P_SENSOR, None, "sensor_answers", "Available again"),
         Notice::StoreUnavailable { reason } => {
             Line::new(STATE_STORE, None, "store_unavailable", format!("Unavailable: {reason}"))
         }

@@ -123,6 +123,7 @@ impl Report {
             Notice::SyncModeChanged(SyncMode::None)
             | Notice::PeerCount { .. }
             | Notice::SensorUnavailable { .. }
+            | Notice::SensorAnswers
             | Notice::StoreUnavailable { .. }
             | Notice::StoreAnswers
             | Notice::Recovering

@@ -70,6 +70,7 @@ fn lines_read_as_operators_know_them() {
             noticed(&Notice::SensorUnavailable { reason: "it does not answer".into() }),
             "[P2P_SENSOR] Unavailable: it does not answer",
         ),
+        (noticed(&Notice::SensorAnswers), "[P2P_SENSOR] Available again"),
         (
             noticed(&Notice::StoreUnavailable { reason: "it does not answer".into() }),
             "[STATE_STORE] Unavailable: it does not answer",
