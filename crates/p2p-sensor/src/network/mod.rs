@@ -217,7 +217,8 @@ impl Network {
             match state {
                 liveness::State::Fresh => tracing::debug!(%peer, ?state, "peer changed"),
                 liveness::State::Live | liveness::State::Zombie | liveness::State::Down => {
-                    tracing::info!(%peer, ?state, "peer changed");
+                    // What people call it is not known here: so much of its key as they are shown elsewhere.
+                    tracing::info!(peer = peer.short(), ?state, "peer changed");
                 }
             }
             self.dirty = true;

@@ -283,6 +283,14 @@ pub(crate) fn called(node: &NodeId, route: &Route, names: &Names) -> String {
     }
 }
 
+/// As people know it best: its name, else the URL that it was reached at, else the beginning of its key.
+pub(crate) fn known_as(node: &NodeId, route: Option<&Route>, names: &Names) -> String {
+    match route {
+        Some(Route::Http { url }) if names.get(node).is_none_or(String::is_empty) => url.clone(),
+        Some(Route::Http { .. } | Route::P2p) | None => name_of(node, names),
+    }
+}
+
 /// Its name, or the beginning of its key while it has none.
 pub(crate) fn name_of(node: &NodeId, names: &Names) -> String {
     match names.get(node) {

@@ -24,7 +24,7 @@ use tracing::{debug, error};
 use crate::metrics::Metrics;
 
 pub use line::{Line, Names, ended_line, line_of, repaired_line, root_line};
-pub(crate) use line::{called, clock_error, failover, name_of, path, wire_path};
+pub(crate) use line::{called, clock_error, failover, known_as, name_of, path, wire_path};
 
 /// Events that a slow reader may lag behind before it loses some.
 pub const EVENTS_MAX: usize = 1_024;

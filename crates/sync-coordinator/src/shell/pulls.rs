@@ -106,7 +106,7 @@ impl Shell {
         let heal = Heal {
             id: ended.id.to_string(),
             node: ended.peer.to_string(),
-            peer,
+            peer: report::known_as(&ended.peer, route, &self.names),
             path: report::path(ended.path).to_owned(),
             outcome: ended.outcome.name().to_owned(),
             started_ms: started.millis(),
