@@ -27,6 +27,10 @@ impl process::Service for Gateway {
         config.gateway.tls_cert.is_some()
     }
 
+    fn check(config: &Config) -> Result<(), Failure> {
+        Ok(Service::check_values(config)?)
+    }
+
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
         let channels = Channels {
             store: Channel::connect(&config.store.listen),

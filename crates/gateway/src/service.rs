@@ -15,7 +15,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::app::App;
 use crate::auth::Auth;
-use crate::guard::{Compressible, cors};
+use crate::guard::{Compressible, Origins, cors};
 use crate::rpc;
 use crate::server::Server;
 
@@ -71,6 +71,15 @@ pub struct Service {
 }
 
 impl Service {
+    /// Refuses values of the configuration, and looks at nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an origin that is none, or when the port would be open to other hosts without tokens.
+    pub fn check_values(config: &Config) -> Result<(), Error> {
+        Origins::of(&config.gateway)?;
+        Ok(refuse_open(config, config.gateway.listen)?)
+    }
+
     /// Refuses what [`Self::bind`] would refuse, and leaves the port free.
     ///
     /// # Errors

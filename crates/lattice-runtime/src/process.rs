@@ -150,6 +150,15 @@ pub trait Service {
         false
     }
 
+    /// Refuses values of the configuration that only this service can parse; looks at nothing else, so that it also
+    /// serves `--print-config`.
+    ///
+    /// # Errors
+    /// The first such value.
+    fn check(_: &Config) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Binds, dials its siblings, runs until `shutdown`, drains.
     fn run(
         config: Config,
@@ -199,6 +208,7 @@ pub fn service_main<S: Service>() -> ExitCode {
 pub fn launch<S: Service>(args: &ConfigArgs) -> ExitCode {
     run(S::NAME, async move {
         let config = args.load()?;
+        S::check(&config)?;
         if args.print_config {
             print!("{}", config.to_toml());
             return Ok(());

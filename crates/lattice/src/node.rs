@@ -136,10 +136,16 @@ struct Process;
 impl process::Service for Process {
     const NAME: &'static str = "lattice";
     const ABOUT: &'static str = "A Lattice node in one process";
-    const HAS_HTTP_PORT: bool = true;
 
     fn health_at(config: &Config) -> Listen {
         Listen::dial(config.gateway.listen)
+    }
+
+    fn check(config: &Config) -> Result<(), Failure> {
+        state_store::Service::check_values(config)?;
+        p2p_sensor::Service::check_values(config)?;
+        sync_coordinator::Service::check_values(config)?;
+        Ok(gateway::Service::check_values(config)?)
     }
 
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {

@@ -108,6 +108,15 @@ impl PartitionHandle {
 }
 
 impl Service {
+    /// Refuses values of the configuration, and looks at nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a bad multiaddr.
+    pub fn check_values(config: &Config) -> Result<(), Error> {
+        parse(&config.sensor)?;
+        Ok(())
+    }
+
     /// Refuses what [`Self::bind`] would refuse of the configuration and the ports, and writes nothing.
     ///
     /// # Errors

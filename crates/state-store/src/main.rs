@@ -22,6 +22,10 @@ impl process::Service for StateStore {
         config.store.listen.clone()
     }
 
+    fn check(config: &Config) -> Result<(), Failure> {
+        Ok(Service::check_values(config)?)
+    }
+
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
         identity::check(&config.node)?;
         let server = Server::bind("store.listen", &config.store.listen).await?;

@@ -133,6 +133,16 @@ struct Check {
 }
 
 impl Service {
+    /// Refuses values of the configuration, and looks at nothing else.
+    ///
+    /// # Errors
+    /// [`Error::EpochLength`] and [`Error::NotBuiltIn`].
+    pub fn check_values(config: &Config) -> Result<(), Error> {
+        settings(config)?;
+        disk(config.store.engine)?;
+        Ok(())
+    }
+
     /// Opens the store's files; makes what is not there yet, the node's key included. Nothing runs before
     /// [`Self::run`]. Call it inside the runtime.
     ///

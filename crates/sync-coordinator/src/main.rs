@@ -22,6 +22,10 @@ impl process::Service for Coordinator {
         config.coordinator.listen.clone()
     }
 
+    fn check(config: &Config) -> Result<(), Failure> {
+        Ok(Service::check_values(config)?)
+    }
+
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
         let channels = Channels {
             store: Channel::connect(&config.store.listen),

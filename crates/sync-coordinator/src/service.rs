@@ -114,6 +114,15 @@ pub struct Service {
 }
 
 impl Service {
+    /// Refuses values of the configuration, and looks at nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a bad URL.
+    pub fn check_values(config: &Config) -> Result<(), Error> {
+        Address::parse_all(&config.coordinator.http_peers)?;
+        Ok(())
+    }
+
     /// Refuses what [`Self::bind`] would refuse of the configuration, and writes nothing.
     ///
     /// # Errors
