@@ -2,11 +2,14 @@
 //!
 //! Entries are never removed from a tree, and versions only grow. So a bucket that was verified under one seal
 //! says what every later page of it, whatever seal that stands on, must hold at least.
+//!
+//! An entry that the peer cannot read shows only as a refusal of all that was asked for by key: half as much is asked
+//! for then, and at last that entry is left.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::exchange::{
-    Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, InvalidAnswer, KEYS_MAX, Known, Page, PageBucket,
+    Ask, Digests, FETCH_ENTRIES_MAX, FetchAsk, InvalidAnswer, KEYS_MAX, Known, Page, PageBucket, Reason,
 };
 use crate::model::{Content, Entry, EntryHead, Epoch};
 use crate::seal::Root;
@@ -15,6 +18,9 @@ use crate::tree::{BUCKET_ENTRIES_MAX, Chains, Node, Position, Summary};
 
 use super::walk::{DIGEST_WIDTH, Waiting, judge, positions_max};
 use super::{Failed, Outcome};
+
+/// The most entries that the peer may be unable to read before it is left alone.
+const UNREADABLE_MAX: u64 = 64;
 
 /// One bucket to be fetched.
 #[derive(Debug)]
@@ -27,9 +33,13 @@ struct Item {
 }
 
 /// Entries of verified buckets that are still to be fetched: at most what one answer has told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Wanted {
     items: VecDeque<Item>,
+    /// Keys in one question.
+    keys_max: usize,
+    /// Entries that the peer cannot read.
+    unreadable: u64,
 }
 
 /// One question for buckets.
@@ -64,6 +74,16 @@ pub(super) struct Told {
 }
 
 impl Wanted {
+    /// Nothing is wanted yet.
+    pub(super) fn new() -> Self {
+        Self { items: VecDeque::new(), keys_max: KEYS_MAX, unreadable: 0 }
+    }
+
+    /// How many entries were left, since the peer cannot read them.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
     /// Adds of `told` the heads at the indexes in `missing`, ascending, counted through all of them.
     pub(super) fn add(&mut self, told: Vec<Told>, missing: &[usize]) {
         let mut missing = missing.iter().peekable();
@@ -85,14 +105,46 @@ impl Wanted {
     pub(super) fn next(&mut self) -> Option<Fetch> {
         let under = self.items.front()?.waiting.under();
         let mut fetch = Fetch { items: Vec::new(), under };
-        let mut room = KEYS_MAX;
-        while fetch.items.len() < positions_max(under.1) {
-            let fits = |item: &mut Item| item.waiting.under() == under && item.wanted.len() <= room;
-            let Some(item) = self.items.pop_front_if(fits) else { break };
+        let mut room = self.keys_max;
+        while fetch.items.len() < positions_max(under.1) && room > 0 {
+            // Two parts of what is wanted of one bucket stand side by side, and are asked for one after the other.
+            let last = fetch.items.last().map(|last| last.waiting.position);
+            let fits = |item: &mut Item| item.waiting.under() == under && Some(item.waiting.position) != last;
+            let Some(mut item) = self.items.pop_front_if(fits) else { break };
+            if item.wanted.len() > room {
+                if !fetch.items.is_empty() {
+                    self.items.push_front(item);
+                    break;
+                }
+                let wanted = item.wanted.split_off(room);
+                self.items.push_front(Item { waiting: item.waiting, known: item.known.clone(), wanted });
+            }
             room -= item.wanted.len();
             fetch.items.push(item);
         }
         Some(fetch)
+    }
+
+    /// The peer cannot read something of what a question asks for by key: less is asked for, and at last that entry is
+    /// left.
+    pub(super) fn cannot_read(&mut self, fetch: Fetch) -> Result<(), Failed> {
+        let asked: usize = fetch.items.iter().map(|item| item.wanted.len()).sum();
+        self.keys_max = (asked / 2).max(1);
+        if asked > 1 {
+            fetch.items.into_iter().rev().for_each(|item| self.items.push_front(item));
+            return Ok(());
+        }
+        self.unreadable += 1;
+        match self.unreadable > UNREADABLE_MAX {
+            true => Err(self.left()),
+            false => Ok(()),
+        }
+    }
+
+    /// Why it is not healed, once nothing is wanted any more.
+    pub(super) fn left(&self) -> Failed {
+        let detail = format!("{:?}: it cannot read {} of its entries", Reason::Unavailable, self.unreadable);
+        Failed::new(Outcome::Refused, detail)
     }
 
     /// Takes in the answer to a question, which stands on the seal of `epoch` with this `root`; `time` is the
@@ -165,6 +217,13 @@ impl Wanted {
         if by_key && !moved {
             return Err(Failed::new(Outcome::Refused, "answered with none of the entries asked for"));
         }
+        if by_key {
+            self.keys_max = KEYS_MAX.min(2 * self.keys_max);
+        }
+        // What was asked for in several parts, and is walked from now on, is found there.
+        let is_walked =
+            |item: &Item| fetched.split.iter().any(|(at, _)| at.parent() == Some(item.waiting.position));
+        self.items.retain(|item| !is_walked(item));
         for item in items {
             match item.wanted.is_empty() {
                 true => fetched.again.push(item.waiting),

@@ -128,7 +128,7 @@ impl Pull {
             path: config.path,
             state: State::New,
             frontier: Frontier::new(),
-            wanted: Wanted::default(),
+            wanted: Wanted::new(),
             seek: None,
             asking: None,
             number: 0,
@@ -261,6 +261,8 @@ impl Pull {
             self.state = State::Opening(fetch);
         } else if let Some(plan) = self.frontier.next() {
             self.read_or_walk(now, plan, effects)?;
+        } else if self.wanted.unreadable() > 0 {
+            return Err(self.wanted.left());
         } else {
             self.end(now, Outcome::Healed, String::new(), effects);
         }
@@ -352,6 +354,12 @@ impl Pull {
             }
             (Answer::Refused(Refusal { reason: Reason::Unavailable, .. }), State::Seeking(step)) => {
                 self.seek.as_mut().map_or(Ok(()), |seek| seek.unreadable(step))?;
+                self.go_on(now, effects)
+            }
+            (Answer::Refused(Refusal { reason: Reason::Unavailable, .. }), State::Fetching(fetch))
+                if fetch.by_key() =>
+            {
+                self.wanted.cannot_read(fetch)?;
                 self.go_on(now, effects)
             }
             // Asked ahead for what hangs below our own nodes, a smaller tree has nothing to answer.

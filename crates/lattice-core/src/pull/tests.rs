@@ -133,8 +133,9 @@ struct Server {
     answered: u64,
     /// Written before each answer by the forgetful one.
     writes: Vec<Entry>,
-    /// Written all at once before the second answer.
+    /// Written all at once before an answer, the second one by default.
     splits: Vec<Entry>,
+    splits_before: u64,
     /// Entries that its tree has, and that do not read.
     unreadable: BTreeSet<KeyHash>,
 }
@@ -148,6 +149,7 @@ impl Server {
             answered: 0,
             writes: Vec::new(),
             splits: Vec::new(),
+            splits_before: 2,
             unreadable: BTreeSet::new(),
         }
     }
@@ -184,9 +186,12 @@ impl Server {
             self.replica.merge(self.writes.pop());
             self.epoch += 1;
         }
-        if self.answered == 2 {
+        if self.answered == self.splits_before {
             let splits = std::mem::take(&mut self.splits);
+            self.epoch += u64::from(!splits.is_empty());
             self.replica.merge(splits);
+        }
+        if self.answered == 2 {
             self.change();
         }
         let time = WallTime(1_000_000_000);
@@ -538,6 +543,51 @@ fn what_is_only_told_is_asked_for_by_key() {
         let ran = run(&mut ours, &mut Server::new(theirs.clone(), Manner::Reserved), config());
         assert_healed(&ours, &theirs, &ran, differing);
     }
+}
+
+#[test]
+fn what_the_peer_cannot_read_itself_keeps_nothing_else_from_coming() {
+    for manner in [Manner::Honest, Manner::Reserved, Manner::Terse] {
+        for unreadable in [vec![7], vec![0, 39, 2_999], (100..120).collect()] {
+            let mut ours = Replica::default();
+            let theirs = Replica::of(entries(0..3_000, 1_000));
+            let mut server = Server::new(theirs, manner);
+            let lost: Vec<Entry> = unreadable.iter().map(|&number| entry(number, 1_000)).collect();
+            server.unreadable = lost.iter().map(|entry| entry.key.hash()).collect();
+            let ran = run(&mut ours, &mut server, config());
+            assert_eq!(ran.ended.outcome, Outcome::Refused, "nothing is healed that lacks something");
+            let expected = format!("Unavailable: it cannot read {} of its entries", lost.len());
+            assert_eq!(ran.ended.detail, expected, "{manner:?}");
+            assert_eq!(ours.entries.len(), 3_000 - lost.len(), "{manner:?}");
+            assert!(lost.iter().all(|entry| !ours.dominates(&entry.head())));
+            assert!(ran.ended.verified_new);
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_reads_nothing_is_left_alone() {
+    let (mut ours, theirs) = (Replica::default(), Replica::of(entries(0..3_000, 1_000)));
+    let mut server = Server::new(theirs, Manner::Reserved);
+    server.unreadable = server.replica.entries.keys().copied().collect();
+    let ran = run(&mut ours, &mut server, config());
+    assert_eq!((ran.ended.outcome, ran.ended.entries_merged), (Outcome::Refused, 0));
+    assert!(ran.ended.rounds < 100, "{} rounds", ran.ended.rounds);
+}
+
+#[test]
+fn what_is_asked_in_parts_and_splits_between_them_is_found() {
+    // It hangs in one bucket, and all of it is asked for by key. That is refused; before a part of it is asked for, the
+    // bucket splits.
+    let mut ours = Replica::default();
+    let mut server = Server::new(Replica::of(entries(0..29, 1_000)), Manner::Reserved);
+    server.unreadable = BTreeSet::from([entry(7, 1_000).key.hash(), entry(8, 1_000).key.hash()]);
+    server.splits = entries(29..2_000, 1_000);
+    server.splits_before = 4;
+    let ran = run(&mut ours, &mut server, config());
+    assert_eq!(ran.ended.outcome, Outcome::Refused);
+    assert_eq!(ran.ended.detail, "Unavailable: it cannot read 2 of its entries");
+    assert_eq!(ours.entries.len(), 1_998);
 }
 
 #[test]
