@@ -7,7 +7,7 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb,lattice-tests/programs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline simulate clients planted bench-heal clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline simulate clients planted bench-heal network clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -54,6 +54,10 @@ schemathesis: ## Walk the API with made-up requests: no server error, no undocum
 hostile: ## Let a peer lie in every way over both paths, and print what became of it
 	$(CARGO) build -p lattice
 	$(CARGO) test -p lattice-tests --test it hostile:: -- --nocapture --test-threads=1
+
+network: ## What both paths promise on lines that lose, delay and cut, in network namespaces (needs root, iproute2, iptables)
+	$(CARGO) build --workspace --bins $(FEATURES)
+	$(CARGO) test --workspace $(FEATURES) --test it -- network:: --ignored --test-threads=5
 
 clients: ## Run the programs of docs/clients.md that need grpcurl and Python
 	$(CARGO) build --workspace --bins

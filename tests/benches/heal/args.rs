@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-
-use crate::nodes::Path;
+use lattice_core::failover::Path;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,8 +22,8 @@ pub(crate) struct Args {
     /// How many nodes; several, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "N", default_values_t = [3, 5, 9], value_parser = node_count)]
     pub(crate) nodes: Vec<usize>,
-    /// Only over this path.
-    #[arg(long)]
+    /// Only over this path: p2p or http.
+    #[arg(long, value_parser = path)]
     path: Option<Path>,
     /// How often each is measured.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -57,6 +56,14 @@ impl Args {
 
     pub(crate) fn cut(&self) -> Duration {
         Duration::from_secs(self.cut)
+    }
+}
+
+fn path(text: &str) -> Result<Path, String> {
+    match text {
+        "p2p" => Ok(Path::P2p),
+        "http" => Ok(Path::Http),
+        _ => Err("must be p2p or http".to_owned()),
     }
 }
 

@@ -7,7 +7,6 @@
 //! stderr. `docs/benchmarks.md` says how to read it.
 
 mod args;
-mod network;
 mod nodes;
 mod report;
 
@@ -19,9 +18,10 @@ use clap::Parser as _;
 use lattice_bench::machine::Machine;
 use lattice_bench::report::{Place, Report};
 use lattice_bench::table::count;
+use lattice_core::failover::Path;
 
 use crate::args::Args;
-use crate::nodes::{Nodes, Path};
+use crate::nodes::Cluster;
 use crate::report::Row;
 
 /// Where the documents keep it.
@@ -31,13 +31,7 @@ const PLACE: Place = Place {
 };
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let ran = match network::inside() {
-        true => run(&args),
-        // Whoever measures has to reach both sides: it lives where the bridges are.
-        false => return network::again_inside(),
-    };
-    match ran {
+    match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench-heal: {error:#}");
@@ -46,7 +40,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+// One thread: it is where the bridges are, and reaches both sides.
+#[tokio::main(flavor = "current_thread")]
 async fn run(args: &Args) -> Result<()> {
     let began = Instant::now();
     let say = |what: String| eprintln!("{:>4} s  {what}", began.elapsed().as_secs());
@@ -73,14 +68,14 @@ async fn run(args: &Args) -> Result<()> {
 
 /// Cuts and heals one cluster some times.
 async fn measure(args: &Args, path: Path, count: usize, say: &impl Fn(String)) -> Result<Row> {
-    let nodes = Nodes::start(path, count).await?;
+    let nodes = Cluster::start(path, count).await?;
     let mut times: Vec<Duration> = Vec::new();
     for round in 1..=args.runs {
         nodes.wait_whole().await?;
-        nodes.network().cut(true)?;
+        nodes.cut(true)?;
         nodes.write_to_both_sides(round, args.keys).await?;
         let healing = nodes.wait_apart(args.cut()).await?;
-        nodes.network().cut(false)?;
+        nodes.cut(false)?;
         let took = nodes.wait_healed(healing).await?;
         say(format!("  run {round} of {}: {:.2} s", args.runs, took.as_secs_f64()));
         times.push(took);

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use lattice_bench::report;
 use lattice_bench::table::{count, digits};
+use lattice_core::failover::Path;
 use serde::{Serialize, Serializer};
-
-use crate::nodes::Path;
 
 /// One cluster.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     nodes: usize,
+    #[serde(serialize_with = "name")]
     path: Path,
     /// From the end of the partition to one root everywhere; in milliseconds, as they came.
     #[serde(serialize_with = "millis")]
@@ -48,4 +48,8 @@ impl report::Row<6> for Row {
 
 fn millis<S: Serializer>(times: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(times.iter().map(|time| time.as_millis() as u64))
+}
+
+fn name<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(path.name())
 }

@@ -10,6 +10,7 @@ mod health_under_load;
 mod hostile;
 mod http_path;
 mod keeping;
+mod network;
 mod p2p_path;
 mod services;
 mod simulation;
