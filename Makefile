@@ -7,7 +7,7 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb,lattice-tests/programs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-gateway proto proto-baseline simulate clients planted bench-heal network clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-serving bench-gateway proto proto-baseline simulate clients planted bench-heal network clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -92,6 +92,9 @@ bench-store: ## Measure the store beside etcd and sled, in one run; ARGS='--help
 
 bench-reconcile: ## Measure what a pull costs beside others and the least possible; ARGS='--help' lists what there is
 	$(CARGO) bench -p state-store --bench reconcile -- $(ARGS)
+
+bench-serving: ## Measure what peers that pull cost clients; ARGS='--help' lists what there is
+	$(CARGO) bench -p state-store --bench serving -- $(ARGS)
 
 bench-gateway: ## Measure the gateway beside a bare axum server and etcd, in one run; ARGS='--help' lists what there is
 	$(CARGO) bench -p lattice --bench gateway -- $(ARGS)

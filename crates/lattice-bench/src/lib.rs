@@ -1,5 +1,5 @@
 //! What the measurements of Lattice share, so that their tables mean the same: `make bench-store`,
-//! `make bench-reconcile` and `make bench-gateway`. Nothing of it ships.
+//! `make bench-reconcile`, `make bench-serving` and `make bench-gateway`. Nothing of it ships.
 //!
 //! - [`server`], [`lattice`], [`http`], [`etcd`], [`load`]: server processes, and clients in closed loops.
 //! - [`keys`], [`sample`], [`usage`]: what is written, how fast that was, and what it took.

@@ -1,4 +1,4 @@
-//! The real `state-store` process, with the configuration that it has by default.
+//! The real `state-store` process, with the configuration that it has by default, but for what is asked for.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,12 +19,13 @@ const SEALED_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Lattice {
     process: Process,
     clients: Vec<Client>,
-    store: StateStoreClient<Channel>,
+    /// For what its siblings ask.
+    pub(crate) store: StateStoreClient<Channel>,
 }
 
 impl Lattice {
-    /// Starts one with data below `dir`; its clients share so many connections.
-    pub(crate) async fn start(dir: &Path, connections: usize) -> Result<Self> {
+    /// Starts one with data below `dir`, and these settings; its clients share so many connections.
+    pub(crate) async fn start(dir: &Path, connections: usize, settings: &[String]) -> Result<Self> {
         let address = free_address()?;
         let mut process = Process::start(dir, |folder| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_state-store"));
@@ -33,6 +34,7 @@ impl Lattice {
                 .args(["--set", &format!("store.listen={address}")])
                 .args(["--set", &format!("node.data_dir={}", folder.join("data").display())])
                 .args(["--set", &format!("node.key_file={}", folder.join("node.key").display())])
+                .args(settings.iter().flat_map(|setting| ["--set", setting]))
                 .stdout(Stdio::null());
             command
         })?;

@@ -57,7 +57,7 @@ struct Both {
 impl Both {
     fn start(bench: &Bench) -> Result<Self> {
         bench.runtime.block_on(async {
-            let ours = Lattice::start(bench.dir(), CONNECTIONS).await?;
+            let ours = Lattice::start(bench.dir(), CONNECTIONS, &[]).await?;
             let etcd = match &bench.etcd {
                 Some(program) => Some(Etcd::start(program, bench.dir(), CONNECTIONS).await?),
                 None => None,
