@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::sets::Values;
+
 const EXAMPLES: &str = "\
 Examples:
   make bench-reconcile
@@ -13,7 +15,9 @@ Examples:
   make bench-reconcile ARGS='--keys-max 10000'
       only the smallest state, to see that it works
   make bench-reconcile ARGS='--keys-max 100000 --differing 1000 --alone'
-      one difference, and only our own pull";
+      one difference, and only our own pull
+  make bench-reconcile ARGS='--keys-max 100000 --alone --deflate --values json'
+      what compression would save";
 
 /// Measures what a pull costs, beside what any method must move and what others do.
 #[derive(Parser)]
@@ -28,6 +32,12 @@ pub(crate) struct Args {
     /// Measure only our own pull, and not the crates that it is compared with.
     #[arg(long)]
     pub(crate) alone: bool,
+    /// What values are.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) values: Values,
+    /// Deflate every answer, too: what that saves, and takes.
+    #[arg(long)]
+    pub(crate) deflate: bool,
     /// Write what was measured as JSON, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

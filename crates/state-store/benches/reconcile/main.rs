@@ -9,11 +9,13 @@
 //! - `args`: how much is measured.
 //! - `sets`: what the two replicas hold.
 //! - `server`, `replica`, `puller`, `usage`: who answers, who asks, and what that costs the one who asks.
+//! - `deflate`: what compression would save.
 //! - `others`: the crates that we are compared with.
 //! - `report`, `aims`: what is told.
 
 mod aims;
 mod args;
+mod deflate;
 mod others;
 mod puller;
 mod replica;
@@ -33,7 +35,7 @@ use lattice_bench::report::{Place, Report};
 use crate::args::Args;
 use crate::report::Row;
 use crate::server::Server;
-use crate::sets::{Kind, Sets};
+use crate::sets::{Kind, Sets, Values};
 
 /// Where the documents keep it.
 const PLACE: Place = Place {
@@ -61,7 +63,7 @@ fn run(args: &Args) -> Result<()> {
     let mut rows = Vec::new();
     for keys in args.sizes() {
         say(format!("a state of {keys} keys"));
-        let sets = Sets::new(keys);
+        let sets = Sets::new(keys, args.values);
         let mut server = Server::of(&sets)?;
         for differing in args.differences(keys) {
             for kind in [Kind::Missing, Kind::Changed] {
@@ -72,7 +74,12 @@ fn run(args: &Args) -> Result<()> {
     }
     say("done".to_owned());
 
-    let mut caveats = Vec::new();
+    let mut caveats = match args.values {
+        Values::Random => Vec::new(),
+        Values::Json => {
+            vec!["values are JSON: **not for publishing** beside those that do not compress".to_owned()]
+        }
+    };
     if cfg!(debug_assertions) {
         caveats.push("a build without optimizations: the CPU times are **not for publishing**".to_owned());
     }
@@ -89,7 +96,7 @@ fn measure(args: &Args, sets: &Sets, server: &mut Server, kind: Kind, differing:
             others::is_bearable(sets).then(|| others::search_tree(sets, &ours)),
         ),
     };
-    let pulled = puller::pull(ours, differing, server)?;
+    let pulled = puller::pull(ours, differing, server, args.deflate)?;
     Ok(Row {
         keys: sets.keys(),
         differing,

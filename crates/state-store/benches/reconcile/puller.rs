@@ -17,6 +17,7 @@ use lattice_core::time::{Monotonic, WallTime};
 use lattice_proto::codec::{self, Header, ResponseChecks};
 use serde::Serialize;
 
+use crate::deflate::Deflated;
 use crate::replica::Replica;
 use crate::server::{self, CLUSTER, Server};
 use crate::sets::{FIRST, Item};
@@ -41,6 +42,8 @@ pub(crate) struct Pulled {
     /// The most heap memory of the one who pulled, but for its store: answers as they came and as they were
     /// parsed, and what the machine keeps.
     pub(crate) memory: u64,
+    /// What compression would have saved, where it was tried.
+    pub(crate) deflated: Option<Deflated>,
 }
 
 /// Its name.
@@ -53,7 +56,7 @@ fn key() -> SigningKey {
 }
 
 /// Pulls until everything is healed: exactly what differs was merged, and both trees are one.
-pub(crate) fn pull(ours: Vec<Item>, differing: u64, server: &mut Server) -> Result<Pulled> {
+pub(crate) fn pull(ours: Vec<Item>, differing: u64, server: &mut Server, deflate: bool) -> Result<Pulled> {
     let mut replica = Replica::of(ours.into_iter().map(|item| item.head))?;
     let theirs = server.runs().newest().and_then(|run| run.root);
     let mut asker = Asker::new(server)?;
@@ -64,6 +67,7 @@ pub(crate) fn pull(ours: Vec<Item>, differing: u64, server: &mut Server) -> Resu
     let mut events = VecDeque::from([Event::Start]);
     let mut ended: Option<Box<Ended>> = None;
     let mut total = Traffic::default();
+    let mut deflated = deflate.then(Deflated::default);
     while let Some(event) = events.pop_front() {
         let began = cpu()?;
         let mut effects = Vec::new();
@@ -77,6 +81,9 @@ pub(crate) fn pull(ours: Vec<Item>, differing: u64, server: &mut Server) -> Resu
                     let signed = asker.sign(request, announce);
                     time += cpu()?.saturating_sub(began);
                     let answer = memory.except(|| server.answer(&signed))?;
+                    if let Some(deflated) = &mut deflated {
+                        memory.except(|| deflated.add(&codec::encode_signed(&answer)))?;
+                    }
                     // Its bytes are ours from here on.
                     let answer = Signed { body: Bytes::copy_from_slice(&answer.body), ..answer };
                     let began = cpu()?;
@@ -117,6 +124,7 @@ pub(crate) fn pull(ours: Vec<Item>, differing: u64, server: &mut Server) -> Resu
         cpu: time,
         cpu_server: server.cpu.saturating_sub(server_before),
         memory: memory.peak(),
+        deflated,
     })
 }
 

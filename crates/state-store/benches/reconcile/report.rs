@@ -47,8 +47,8 @@ impl Row {
     }
 }
 
-impl report::Row<14> for Row {
-    const COLUMNS: [&'static str; 14] = [
+impl report::Row<15> for Row {
+    const COLUMNS: [&'static str; 15] = [
         "n",
         "differ",
         "how",
@@ -63,9 +63,10 @@ impl report::Row<14> for Row {
         "negentropy, rounds",
         "search tree, rounds",
         "whole state",
+        "in, deflated; pays below",
     ];
 
-    fn cells(&self) -> [String; 14] {
+    fn cells(&self) -> [String; 15] {
         let cost = |cost: &Option<Cost>| match cost {
             Some(cost) => format!("{}, {}", bytes(cost.bytes_in + cost.bytes_out), cost.rounds),
             None => "-".to_owned(),
@@ -86,6 +87,12 @@ impl report::Row<14> for Row {
             cost(&self.negentropy),
             cost(&self.search_tree),
             bytes(self.whole),
+            self.pulled.deflated.as_ref().map_or("-".to_owned(), |deflated| {
+                let line = deflated
+                    .pays_below()
+                    .map_or("-".to_owned(), |line| format!("{}/s", megabytes(line as u64)));
+                format!("{}; {line}", bytes(deflated.bytes))
+            }),
         ]
     }
 }

@@ -16,7 +16,7 @@ use state_store::peers::{Peers, Random};
 use state_store::{Engine, MemoryStorage, Now, Settings};
 
 use crate::puller;
-use crate::sets::{FIRST, SPAN_MS, Sets, entry};
+use crate::sets::{FIRST, SPAN_MS, Sets};
 use crate::usage::cpu;
 
 /// The cluster of both.
@@ -55,7 +55,7 @@ impl Server {
         let mut engine = Engine::open(MemoryStorage::new(), settings, key(), incarnations, at(FILLED))?;
         let mut indexes = (0..sets.keys()).peekable();
         while indexes.peek().is_some() {
-            let batch = indexes.by_ref().take(MERGE_MAX).map(|index| entry(index, 1)).collect();
+            let batch = indexes.by_ref().take(MERGE_MAX).map(|index| sets.entry(index)).collect();
             engine.merge(batch, Origin::Pull, at(FILLED))?;
         }
         engine.seal(at(SEALED))?;

@@ -1,6 +1,7 @@
-//! What the two replicas hold: entries with keys in no order, and values that do not compress.
+//! What the two replicas hold: entries with keys in no order, and values that do not compress, or do.
 
 use anyhow::Result;
+use clap::ValueEnum;
 use lattice_core::model::{Content, Digest, Entry, EntryHead, HeadContent, Hlc, Key, NodeId, Version};
 use lattice_core::time::WallTime;
 use lattice_proto::codec::entry_bytes;
@@ -31,8 +32,20 @@ impl Kind {
     }
 }
 
+/// What values are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Values {
+    /// Bytes that do not compress.
+    #[default]
+    Random,
+    /// Records of a service registry, as JSON.
+    Json,
+}
+
 /// The state of the one who serves.
 pub(crate) struct Sets {
+    values: Values,
     heads: Vec<EntryHead>,
 }
 
@@ -44,8 +57,13 @@ pub(crate) struct Item {
 }
 
 impl Sets {
-    pub(crate) fn new(keys: u64) -> Self {
-        Self { heads: (0..keys).map(|index| entry(index, 1).head()).collect() }
+    pub(crate) fn new(keys: u64, values: Values) -> Self {
+        Self { values, heads: (0..keys).map(|index| entry(index, 1, values).head()).collect() }
+    }
+
+    /// Entry `index` of the one who serves.
+    pub(crate) fn entry(&self, index: u64) -> Entry {
+        entry(index, 1, self.values)
     }
 
     pub(crate) fn keys(&self) -> u64 {
@@ -63,22 +81,35 @@ impl Sets {
         let before = |item: Item| match (item.index < differing, kind) {
             (false, _) => Some(item),
             (true, Kind::Missing) => None,
-            (true, Kind::Changed) => Some(Item { head: entry(item.index, 0).head(), ..item }),
+            (true, Kind::Changed) => Some(Item { head: entry(item.index, 0, self.values).head(), ..item }),
         };
         self.all().filter_map(before).collect()
     }
 
     /// What the first entries take when each is encoded once: the least that anybody who lacks them must hear.
     pub(crate) fn bytes(&self, entries: u64) -> u64 {
-        (0..entries).map(|index| entry_bytes(&entry(index, 1)) as u64).sum()
+        (0..entries).map(|index| entry_bytes(&self.entry(index)) as u64).sum()
     }
 }
 
 /// Entry `index`, in its older (0) or newer (1) version: in both, its time among the others is at random.
-pub(crate) fn entry(index: u64, version: u64) -> Entry {
+fn entry(index: u64, version: u64, values: Values) -> Entry {
     let drawn = digest("key", index);
     let key = hex::encode(&drawn.as_bytes()[..8]);
     let at = WallTime(FIRST + number(&digest("time", index)) % SPAN_MS + version);
+    let value = match values {
+        Values::Random => random(&drawn, version),
+        Values::Json => record(&drawn, version, at),
+    };
+    Entry {
+        key: Key::try_from(key.as_str()).expect("sixteen characters are a key"),
+        version: Version { hlc: Hlc::at(at), writer: NodeId([7; 32]) },
+        expires: None,
+        content: Content::Value(value.into()),
+    }
+}
+
+fn random(drawn: &Digest, version: u64) -> Vec<u8> {
     let mut value = Vec::with_capacity(VALUE_BYTES + 32);
     for part in 0.. {
         if value.len() >= VALUE_BYTES {
@@ -89,12 +120,22 @@ pub(crate) fn entry(index: u64, version: u64) -> Entry {
         );
     }
     value.truncate(VALUE_BYTES);
-    Entry {
-        key: Key::try_from(key.as_str()).expect("sixteen characters are a key"),
-        version: Version { hlc: Hlc::at(at), writer: NodeId([7; 32]) },
-        expires: None,
-        content: Content::Value(value.into()),
-    }
+    value
+}
+
+fn record(drawn: &Digest, version: u64, at: WallTime) -> Vec<u8> {
+    const SERVICES: [&str; 4] = ["checkout", "catalogue", "payments", "search"];
+    let [service, zone, second, third, fourth, port, weight, healthy, ..] = drawn.0;
+    let value = format!(
+        "{{\"service\":\"{}\",\"address\":\"10.{second}.{third}.{fourth}:{}\",\"zone\":\"eu-west-1{}\",\"weight\":{weight},\
+         \"healthy\":{},\"revision\":{version},\"since\":{}}}",
+        SERVICES[usize::from(service) % SERVICES.len()],
+        8_000 + u16::from(port),
+        char::from(b'a' + zone % 3),
+        healthy > 5,
+        at.millis(),
+    );
+    value.into_bytes()
 }
 
 /// The key of entry `index`, and the digest of its value, as trees of others take them.
