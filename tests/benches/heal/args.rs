@@ -9,7 +9,7 @@ use lattice_core::failover::Path;
 const EXAMPLES: &str = "\
 Examples:
   make bench-heal
-      3, 5 and 9 nodes on both paths, 10 times each: about 40 minutes
+      3, 5 and 9 nodes on both paths, 10 times each: about half an hour
   make bench-heal ARGS='--markdown docs/benchmarks.md --json target/bench-heal.json'
       the same, into the document and as JSON
   make bench-heal ARGS='--nodes 3 --path p2p --runs 2'

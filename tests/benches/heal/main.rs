@@ -1,5 +1,6 @@
 //! Measures how long it takes from the moment that a partition heals until all nodes have one root: real processes,
-//! each in a network namespace of its own, on one path at a time.
+//! each in a network namespace of its own. Each path has nodes of its own; both are measured at the same time, since
+//! most of it is waiting.
 //!
 //! Half of the nodes hang on one bridge, half on another, and what is cut is the link between the two: connections
 //! stay as they are, and packets no longer arrive. Both sides are written to meanwhile. Needs Linux and root.
@@ -10,6 +11,7 @@ mod args;
 mod nodes;
 mod report;
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -40,19 +42,16 @@ fn main() -> ExitCode {
     }
 }
 
-// One thread: it is where the bridges are, and reaches both sides.
-#[tokio::main(flavor = "current_thread")]
-async fn run(args: &Args) -> Result<()> {
+fn run(args: &Args) -> Result<()> {
     let began = Instant::now();
     let say = |what: String| eprintln!("{:>4} s  {what}", began.elapsed().as_secs());
     let machine = Machine::here(None, Vec::new());
-    let mut rows = Vec::new();
-    for &path in args.paths() {
-        for &nodes in &args.nodes {
-            say(format!("{nodes} nodes over {}", path.name()));
-            rows.push(measure(args, path, nodes, &say).await?);
-        }
-    }
+    let rows: Result<Vec<Vec<Row>>> = std::thread::scope(|scope| {
+        let paths: Vec<_> =
+            args.paths().iter().map(|path| scope.spawn(|| measure_all(args, *path, &say))).collect();
+        paths.into_iter().map(|path| path.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    let rows = rows?.concat();
     say("done".to_owned());
 
     let (cut, keys) = (args.cut().as_secs(), count(args.keys.into()));
@@ -66,6 +65,16 @@ async fn run(args: &Args) -> Result<()> {
     report.publish(PLACE, args.json.as_deref(), args.markdown.as_deref())
 }
 
+/// Measures all sizes on one path. In a thread of its own: it is where the bridges are, and reaches both sides.
+fn measure_all(args: &Args, path: Path, say: &(impl Fn(String) + Sync)) -> Result<Vec<Row>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let rows = args.nodes.iter().map(|&nodes| {
+        say(format!("{nodes} nodes over {}", path.name()));
+        runtime.block_on(measure(args, path, nodes, say))
+    });
+    rows.collect()
+}
+
 /// Cuts and heals one cluster some times.
 async fn measure(args: &Args, path: Path, count: usize, say: &impl Fn(String)) -> Result<Row> {
     let nodes = Cluster::start(path, count).await?;
@@ -77,7 +86,12 @@ async fn measure(args: &Args, path: Path, count: usize, say: &impl Fn(String)) -
         let healing = nodes.wait_apart(args.cut()).await?;
         nodes.cut(false)?;
         let took = nodes.wait_healed(healing).await?;
-        say(format!("  run {round} of {}: {:.2} s", args.runs, took.as_secs_f64()));
+        say(format!(
+            "  {count} over {}, run {round} of {}: {:.2} s",
+            path.name(),
+            args.runs,
+            took.as_secs_f64()
+        ));
         times.push(took);
     }
     Ok(Row::new(count, path, times))

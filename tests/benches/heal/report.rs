@@ -8,7 +8,7 @@ use lattice_core::failover::Path;
 use serde::{Serialize, Serializer};
 
 /// One cluster.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     nodes: usize,
     #[serde(serialize_with = "name")]
