@@ -54,6 +54,9 @@ impl Durations {
 
 /// A server span named `<method> <route>`, continuing the client's trace.
 pub(crate) fn span(method: &Method, route: &str, path: &str, request_id: &str, headers: &HeaderMap) -> Span {
+    if !trace::is_traced(headers) {
+        return Span::none();
+    }
     let method = method_label(method);
     let span = tracing::info_span!(
         "http.request",

@@ -1,7 +1,8 @@
 //! Installs logs and traces for the process.
 //!
 //! A tracer is installed whether or not anybody collects: trace ids are part of what a node reports (a heal
-//! names its trace), not a feature of the exporter. With `telemetry.otlp_endpoint` spans go there in the
+//! names its trace), not a feature of the exporter. Calls alone have a span only when somebody
+//! sees it ([`trace::is_traced`]). With `telemetry.otlp_endpoint` spans go there in the
 //! background, through a bounded queue that drops what it cannot hold; a collector that is gone slows
 //! nothing and is no error of the node. Other `OTEL_*` variables (queue, sampler, attributes) are the SDK's.
 
@@ -19,8 +20,9 @@ use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use crate::config::LogFormat;
 use crate::log::Format;
-use crate::{Clock, Config};
+use crate::{Clock, Config, trace};
 
 /// Shown unless `RUST_LOG` says otherwise: what changed here, and of libraries what went wrong.
 const FILTER: &str = "info,h2=warn,hickory_proto=warn,hickory_resolver=warn,hyper=warn,hyper_util=warn,\
@@ -121,6 +123,10 @@ fn install(config: &Config, service: &'static str, unless_asked: &str) -> Result
         .with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO));
     tracing_subscriber::registry().with(log).with(traces).try_init()?;
     opentelemetry::global::set_tracer_provider(provider.clone());
+    // Lines of JSON name their trace.
+    if config.telemetry.otlp_endpoint.is_none() && config.telemetry.log_format == LogFormat::Text {
+        trace::unseen();
+    }
     Ok(Telemetry { provider })
 }
 

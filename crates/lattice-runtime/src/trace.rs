@@ -4,11 +4,28 @@
 //! metadata, which the channels and servers of [`crate::grpc`] write and read by themselves; between nodes
 //! as a field of the signed envelope, which the services fill from here.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderMap;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// Set when nobody sees the spans of this process: it sends them nowhere, and its log does not name them.
+static UNSEEN: AtomicBool = AtomicBool::new(false);
+
+/// Says that nobody sees the spans of this process.
+pub(crate) fn unseen() {
+    UNSEEN.store(true, Ordering::Relaxed);
+}
+
+/// Whether a request with these headers needs a span: when somebody sees spans here, or whoever sent it traces it. A span
+/// that nobody will see is a good part of what a read costs.
+pub fn is_traced(headers: &HeaderMap) -> bool {
+    !UNSEEN.load(Ordering::Relaxed) || headers.contains_key(TRACEPARENT)
+}
 
 /// The header and metadata key.
 pub const TRACEPARENT: &str = "traceparent";

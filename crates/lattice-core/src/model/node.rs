@@ -40,7 +40,10 @@ impl FromStr for NodeId {
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        // On the stack: it is in the answer of every read.
+        let mut text = [0; 64];
+        hex::encode_to_slice(self.0, &mut text).expect("two digits for each byte");
+        f.write_str(std::str::from_utf8(&text).expect("hex digits are ASCII"))
     }
 }
 

@@ -87,6 +87,9 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Status {
 
 /// A server span named `<service>/<method>`, continuing the caller's trace.
 fn span_of<B>(request: &Request<B>) -> Span {
+    if !trace::is_traced(request.headers()) {
+        return Span::none();
+    }
     let path = request.uri().path().trim_start_matches('/');
     let (service, method) = path.split_once('/').unwrap_or((path, ""));
     // Its parent is what the headers say, also where the caller is of the same process.
