@@ -1,9 +1,12 @@
 //! `lattice status`, `peers`, `events`, `heals`, `switch`, `reconcile` and `trust`.
 
 use lattice_core::model::NodeId;
+use lattice_core::signed::Signed;
+use lattice_proto::codec::decode_announcement;
 use lattice_proto::coordinator::v1::{
-    Event, Heal, HealsRequest, Health, Mode, Path, Peer, PeerState, ReconcileRequest, StatusRequest,
-    StatusResponse, SwitchModeRequest, SyncMode, TrustRequest, WatchEventsRequest, trust_request,
+    Event, Heal, HealsRequest, Health, Mode, Path, Peer, PeerState, ReconcileRequest, StateRequest,
+    StatusRequest, StatusResponse, SwitchModeRequest, SyncMode, TrustRequest, WatchEventsRequest,
+    trust_request,
 };
 use serde_json::{Value, json};
 
@@ -42,6 +45,7 @@ pub(crate) enum TrustCommand {
 pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure> {
     let status = ask_status(&node).await?;
     let sensor = status.sensor.clone().unwrap_or_default();
+    let sealed = newest_seal(&node).await;
     if out.is_json() {
         return out.json(&json!({
             "node": hex::encode(&status.node),
@@ -61,6 +65,9 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
                 "zombie": sensor.zombie,
                 "connected": sensor.connected,
             },
+            "sealed": sealed.as_ref().map(|sealed| json!({
+                "epoch": sealed.epoch, "root": sealed.root, "entries": sealed.entries,
+            })),
             "fallback_in_ms": status.fallback_in_ms,
             "store_error": non_empty(&status.store_error),
             "clock_error": non_empty(&status.clock_error),
@@ -91,6 +98,10 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
         ("p2p", p2p),
         ("http peers", status.urls.len().to_string()),
     ];
+    if let Some(Sealed { epoch, root, entries }) = &sealed {
+        let root = root.as_deref().map_or("none", |root| &root[..root.len().min(16)]);
+        lines.push(("sealed", format!("{entries} keys, root {root}, epoch {epoch}")));
+    }
     if let Some(left) = status.fallback_in_ms {
         lines.push(("http fallback in", format!("{:.1} s", left as f64 / 1_000.0)));
     }
@@ -123,9 +134,8 @@ pub(crate) async fn peers(node: Connection, out: Output) -> Result<(), Failure> 
     if status.peers.is_empty() {
         return out.line("no peers: node.trusted_keys names none besides this node");
     }
-    let rows = status
-        .peers
-        .iter()
+    let rows = by_name(&status.peers)
+        .into_iter()
         .map(|peer| {
             vec![
                 if peer.name.is_empty() { "-".to_owned() } else { peer.name.clone() },
@@ -275,6 +285,31 @@ pub(crate) async fn trust(node: Connection, out: Output, command: TrustCommand) 
         &["KEY", "SOURCE"],
         keys.iter().map(|key| vec![hex::encode(&key.node), key.source.clone()]).collect(),
     )
+}
+
+/// The newest seal of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) epoch: u64,
+    /// 64 hex characters; empty when the map is.
+    pub(super) root: Option<String>,
+    pub(super) entries: u64,
+}
+
+/// The newest seal, as the node announces it. A node whose store is away has none, and is shown all the same.
+pub(super) async fn newest_seal(node: &Connection) -> Option<Sealed> {
+    let state = node.coordinator().state(node.request(StateRequest {})).await.ok()?.into_inner();
+    let announcement = decode_announcement(&Signed::try_from(state.announcement?).ok()?).ok()?;
+    let newest = announcement.announcement.runs.last()?;
+    let root = newest.root.map(|root| root.digest.to_string());
+    Some(Sealed { epoch: newest.to.0, root, entries: state.state_size })
+}
+
+/// Peers as they are shown: by name, those without one last.
+pub(super) fn by_name(peers: &[Peer]) -> Vec<&Peer> {
+    let mut peers: Vec<_> = peers.iter().collect();
+    peers.sort_by_key(|peer| (peer.name.is_empty(), &peer.name, &peer.node));
+    peers
 }
 
 async fn ask_status(node: &Connection) -> Result<StatusResponse, Failure> {

@@ -93,7 +93,7 @@ pub(crate) async fn list(node: Connection, out: Output, prefix: String, limit: u
         .iter()
         .map(|entry| {
             vec![
-                String::from_utf8_lossy(&entry.key).escape_debug().to_string(),
+                escaped(&String::from_utf8_lossy(&entry.key)),
                 shown(value_of(entry)),
                 entry.expires_ms.map_or_else(|| "-".to_owned(), time),
             ]
@@ -159,7 +159,7 @@ pub(super) fn version_text(version: Option<&Version>) -> String {
 pub(super) fn shown(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) => {
-            let escaped = text.escape_debug().to_string();
+            let escaped = escaped(text);
             match escaped.char_indices().nth(SHOWN_CHARS_MAX) {
                 None => escaped,
                 Some((end, _)) => format!("{}… ({} bytes)", &escaped[..end], value.len()),
@@ -167,6 +167,18 @@ pub(super) fn shown(value: &[u8]) -> String {
         }
         Err(_) => format!("({} bytes, not text)", value.len()),
     }
+}
+
+/// Text on one line. Quotes stand for themselves: what is stored is often JSON.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' => escaped.push(c),
+            _ => escaped.extend(c.escape_debug()),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -185,6 +197,7 @@ mod tests {
     #[test]
     fn long_and_binary_values_stay_on_one_line() {
         assert_eq!(shown(b"a\nb"), "a\\nb");
+        assert_eq!(shown(br#"{"a": "it's"}"#), r#"{"a": "it's"}"#);
         assert_eq!(shown(&[0xff, 0xfe]), "(2 bytes, not text)");
         assert!(shown("x".repeat(200).as_bytes()).ends_with("… (200 bytes)"));
     }

@@ -9,16 +9,15 @@ use std::future::Future;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use lattice_core::signed::Signed;
-use lattice_proto::codec::decode_announcement;
-use lattice_proto::coordinator::v1::{HealsRequest, StateRequest, StatusRequest};
+use lattice_proto::coordinator::v1::{HealsRequest, StatusRequest};
 use lattice_runtime::Clock;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
 
-use self::model::{Sample, Sealed, Top};
+use self::model::{Sample, Top};
 use super::client::Connection;
+use super::cluster::newest_seal;
 use super::output::{Failure, Output};
 
 /// How many heals there is room for.
@@ -85,15 +84,7 @@ async fn sample(node: &Connection, at: Duration) -> Result<Sample, Failure> {
     let mut coordinator = node.coordinator();
     let status = coordinator.status(node.request(StatusRequest {})).await.map_err(failed)?.into_inner();
     let heals = coordinator.heals(node.request(HealsRequest { limit: HEALS })).await.map_err(failed)?;
-    // A node whose store is away has none, and is shown all the same.
-    let state = coordinator.state(node.request(StateRequest {})).await.ok();
-    let sealed = state.and_then(|state| {
-        let state = state.into_inner();
-        let announcement = decode_announcement(&Signed::try_from(state.announcement?).ok()?).ok()?;
-        let newest = announcement.announcement.runs.last()?;
-        let root = newest.root.map(|root| root.digest.to_string());
-        Some(Sealed { epoch: newest.to.0, root, entries: state.state_size })
-    });
+    let sealed = newest_seal(node).await;
     Ok(Sample { at, status, sealed, heals: heals.into_inner().heals })
 }
 

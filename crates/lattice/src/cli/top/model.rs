@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lattice_proto::coordinator::v1::{Heal, StatusResponse};
 
+use crate::cli::cluster::Sealed;
+
 /// What the node said at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
@@ -14,15 +16,6 @@ pub(super) struct Sample {
     pub(super) sealed: Option<Sealed>,
     /// Newest first.
     pub(super) heals: Vec<Heal>,
-}
-
-/// The newest seal of the node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sealed {
-    pub(super) epoch: u64,
-    /// 64 hex characters; empty when the map is.
-    pub(super) root: Option<String>,
-    pub(super) entries: u64,
 }
 
 /// What changes a second.

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Row, Table};
 
 use super::model::{Sample, Top};
-use crate::cli::cluster::{health_text, mode_text, path_text, peer_state_text, sync_mode_text};
+use crate::cli::cluster::{by_name, health_text, mode_text, path_text, peer_state_text, sync_mode_text};
 use crate::cli::output::{size, time};
 
 const HEAD_LINES: u16 = 6;
@@ -95,7 +95,7 @@ fn trouble_of(sample: &Sample) -> String {
 }
 
 fn draw_peers(frame: &mut Frame<'_>, area: Rect, peers: &[Peer]) {
-    let rows = peers.iter().map(|peer| {
+    let rows = by_name(peers).into_iter().map(|peer| {
         let row = Row::new([
             if peer.name.is_empty() { "-".to_owned() } else { peer.name.clone() },
             short(&peer.node),
@@ -194,8 +194,8 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    use super::super::model::Sealed;
     use super::*;
+    use crate::cli::cluster::Sealed;
 
     fn picture(top: &Top) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
