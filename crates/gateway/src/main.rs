@@ -34,6 +34,7 @@ impl process::Service for Gateway {
     async fn run(config: Config, runtime: Runtime, shutdown: CancellationToken) -> Result<(), Failure> {
         let channels = Channels {
             store: Channel::connect(&config.store.listen),
+            reads: None,
             sensor: Channel::connect(&config.sensor.listen),
             coordinator: Channel::connect(&config.coordinator.listen),
         };

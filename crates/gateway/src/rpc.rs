@@ -163,7 +163,7 @@ impl KeyValue for Passed {
 
     async fn get(&self, request: Request<kv::GetRequest>) -> Result<Response<kv::GetResponse>, Status> {
         checked("key", &request.get_ref().key)?;
-        self.0.kv().get(forward(request)).await
+        self.0.get(forward(request)).await
     }
 
     async fn put(&self, request: Request<kv::PutRequest>) -> Result<Response<kv::PutResponse>, Status> {

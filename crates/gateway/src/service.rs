@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lattice_proto::reads::Reads;
 use lattice_runtime::config::{self, Listen};
 use lattice_runtime::grpc::Channel;
 use lattice_runtime::http::{BindError, DRAIN_MAX, Listener, Protocol, Tls};
@@ -27,6 +28,8 @@ const GRACE: Duration = DRAIN_MAX.saturating_add(Duration::from_secs(2));
 pub struct Channels {
     /// The state store.
     pub store: Channel,
+    /// The same store, where it is in this process, for reads that need no call.
+    pub reads: Option<Arc<dyn Reads>>,
     /// The P2P sensor.
     pub sensor: Channel,
     /// The sync coordinator.

@@ -7,10 +7,12 @@
 //! - [`codec`]: bytes: what nodes sign, what they broadcast, what the store writes to its disk, and backups.
 //! - [`metadata`]: names of what goes with refusals.
 //! - [`reason`]: why a call failed, where the gRPC code alone does not say.
+//! - [`reads`]: point reads without a call, in one process.
 
 pub mod codec;
 pub mod convert;
 pub mod metadata;
+pub mod reads;
 pub mod reason;
 
 /// The generated modules, nested like their packages, as the generated code refers to its siblings.

@@ -45,6 +45,7 @@ impl Node {
             runtime,
             gateway::Channels {
                 store: store_channel,
+                reads: Some(store.reads()),
                 sensor: sensor_channel,
                 coordinator: coordinator_channel,
             },

@@ -8,6 +8,7 @@ use lattice_core::model::{Entry, Epoch, KEY_BYTES_MAX, Key, Version};
 use lattice_core::time::WallTime;
 use lattice_proto::convert::{self, InField as _, Invalid};
 use lattice_proto::kv::v1 as wire;
+use lattice_proto::reads::Reads;
 use lattice_proto::types::v1 as types;
 use lattice_runtime::{Clock, trace};
 use tokio::runtime::Handle;
@@ -44,14 +45,24 @@ impl KeyValue {
         Self { reader, writer, clock, places: Places::default(), in_place, stopping }
     }
 
-    /// The entry of a key: in place where that holds up nobody.
-    async fn current(&self, key: Key) -> Result<Option<Entry>, Status> {
-        let at_once = || self.reader.current_at_once(&key);
-        if let Some(Some(entry)) = self.in_place.run(|| self.clock.monotonic(), at_once) {
-            return Ok(entry);
+    /// The entry of a key, where reading it holds up nobody.
+    fn at_once(&self, key: &Key) -> Option<Option<Entry>> {
+        self.in_place.run(|| self.clock.monotonic(), || self.reader.current_at_once(key))?
+    }
+
+    /// What is answered when this was found.
+    fn found(&self, entry: Option<Entry>, version_min: Option<Version>) -> Result<wire::GetResponse, Status> {
+        if let Some(version_min) = version_min
+            && entry.as_ref().is_none_or(|entry| entry.version < version_min)
+        {
+            return Err(Status::unavailable(format!("version_min: {version_min} is not here yet")));
         }
-        let reader = self.reader.clone();
-        blocking(move || reader.current(&key)).await?.map_err(|error| status(&error))
+        let entry = entry.filter(|entry| entry.visible(now(&self.clock).wall));
+        let Some(entry) = entry else {
+            self.reader.absence().map_err(|error| status(&error))?;
+            return Err(Status::not_found("key is absent"));
+        };
+        Ok(wire::GetResponse { entry: Some((&entry).into()) })
     }
 
     async fn write_one(&self, op: Op) -> Result<Written, Status> {
@@ -65,6 +76,23 @@ impl KeyValue {
     }
 }
 
+impl Reads for KeyValue {
+    fn get(&self, request: &wire::GetRequest) -> Option<Result<wire::GetResponse, Status>> {
+        if self.stopping.is_cancelled() {
+            return None;
+        }
+        let key = convert::key("key", request.key.clone()).ok()?;
+        let version_min = convert::optional("version_min", request.version_min.clone()).ok()?;
+        Some(self.found(self.at_once(&key)?, version_min))
+    }
+}
+
+impl std::fmt::Debug for KeyValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyValue").finish_non_exhaustive()
+    }
+}
+
 #[tonic::async_trait]
 impl wire::key_value_server::KeyValue for KeyValue {
     type WatchStream = Answers;
@@ -73,19 +101,15 @@ impl wire::key_value_server::KeyValue for KeyValue {
     async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetResponse>, Status> {
         let request = request.into_inner();
         let key = convert::key("key", request.key)?;
-        let version_min: Option<Version> = convert::optional("version_min", request.version_min)?;
-        let entry = self.current(key).await?;
-        if let Some(version_min) = version_min
-            && entry.as_ref().is_none_or(|entry| entry.version < version_min)
-        {
-            return Err(Status::unavailable(format!("version_min: {version_min} is not here yet")));
-        }
-        let entry = entry.filter(|entry| entry.visible(now(&self.clock).wall));
-        let Some(entry) = entry else {
-            self.reader.absence().map_err(|error| status(&error))?;
-            return Err(Status::not_found("key is absent"));
+        let version_min = convert::optional("version_min", request.version_min)?;
+        let entry = match self.at_once(&key) {
+            Some(entry) => entry,
+            None => {
+                let reader = self.reader.clone();
+                blocking(move || reader.current(&key)).await?.map_err(|error| status(&error))?
+            }
         };
-        Ok(Response::new(wire::GetResponse { entry: Some((&entry).into()) }))
+        self.found(entry, version_min).map(Response::new)
     }
 
     async fn put(&self, request: Request<wire::PutRequest>) -> Result<Response<wire::PutResponse>, Status> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lattice_core::model::{EpochLength, Incarnation, NodeId};
 use lattice_proto::kv::v1::key_value_server::KeyValueServer;
+use lattice_proto::reads::Reads;
 use lattice_proto::store::v1::state_store_server::StateStoreServer;
 use lattice_runtime::config::{self, Listen};
 use lattice_runtime::grpc::{self, HealthReporter, MESSAGE_BYTES_MAX, ServingStatus};
@@ -115,6 +116,7 @@ impl From<Error> for Failure {
 pub struct Service {
     server: Option<grpc::Server>,
     routes: Routes,
+    reads: KeyValue,
     reader: Reader,
     writer: Writer,
     idle: writer::Idle,
@@ -181,7 +183,7 @@ impl Service {
             health.set_service_status(name, ServingStatus::Serving).await;
         }
         let routes = Routes::new(
-            KeyValueServer::new(key_value)
+            KeyValueServer::new(key_value.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
@@ -192,7 +194,19 @@ impl Service {
         )
         .add_service(health_service)
         .add_service(grpc::reflection(&[lattice_proto::DESCRIPTORS])?);
-        Ok(Self { server: None, routes, reader, writer, idle, health, tasks, check, damaged, lock })
+        Ok(Self {
+            server: None,
+            routes,
+            reads: key_value,
+            reader,
+            writer,
+            idle,
+            health,
+            tasks,
+            check,
+            damaged,
+            lock,
+        })
     }
 
     /// Serves on `server` too, for a store with a process of its own. The caller has bound it first: a port
@@ -217,6 +231,11 @@ impl Service {
         &self.tasks
     }
 
+    /// Point reads without a call, for who is in the same process.
+    pub fn reads(&self) -> Arc<dyn Reads> {
+        Arc::new(self.reads.clone())
+    }
+
     /// Reads the store directly, in the same process.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
@@ -228,8 +247,19 @@ impl Service {
     /// # Errors
     /// [`Error`] when a part of it failed, or did not end in time.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { server, routes, reader, writer, idle, health, tasks, check, mut damaged, lock: _lock } =
-            self;
+        let Self {
+            server,
+            routes,
+            reads: _,
+            reader,
+            writer,
+            idle,
+            health,
+            tasks,
+            check,
+            mut damaged,
+            lock: _lock,
+        } = self;
         let writable = writer.published.writable.subscribe();
         let (thread, mut ended) = idle.start().map_err(Error::Thread)?;
         let stopping = tasks.token();

@@ -52,7 +52,8 @@ pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result
     let version_min = conditions::version_min(request.headers())?;
     let question =
         wire::GetRequest { key: key.into_bytes(), version_min: version_min.as_ref().map(Into::into) };
-    let answer = app.kv().get(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    let answer =
+        app.get(tonic::Request::new(question)).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
     let entry = answer.into_inner().entry.ok_or_else(|| nonsense("an entry"))?;
     let version = version_of(entry.version)?;
     let Some(entry::Content::Value(value)) = entry.content else {

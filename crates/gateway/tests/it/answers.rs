@@ -329,7 +329,8 @@ impl Nodes {
         let (fakes, _) = Fakes::new().await;
         let silence = axum::Router::new().fallback(std::future::pending::<()>);
         let channel = grpc::in_memory(Routes::from(silence), &fakes.store_tasks);
-        let channels = Channels { store: channel.clone(), sensor: channel.clone(), coordinator: channel };
+        let channels =
+            Channels { store: channel.clone(), reads: None, sensor: channel.clone(), coordinator: channel };
         let silent = Node::start_among(fakes, channels, |config| {
             guarded(config);
             config.gateway.request_timeout = SOON;

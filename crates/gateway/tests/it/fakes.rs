@@ -113,6 +113,7 @@ impl Fakes {
             coordinator_tasks: TaskGroup::new("coordinator"),
         };
         let channels = Channels {
+            reads: None,
             store: grpc::in_memory(store_routes, &fakes.store_tasks),
             sensor: grpc::in_memory(sensor_routes, &fakes.sensor_tasks),
             coordinator: grpc::in_memory(coordinator_routes, &fakes.coordinator_tasks),

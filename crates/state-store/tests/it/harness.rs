@@ -1,6 +1,7 @@
 //! A running store, and clients for it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use lattice_core::tree::Position;
 use lattice_proto::convert::Seals;
 use lattice_proto::kv::v1 as kv;
 use lattice_proto::kv::v1::key_value_client::KeyValueClient;
+use lattice_proto::reads::Reads;
 use lattice_proto::store::v1 as store;
 use lattice_proto::store::v1::state_store_client::StateStoreClient;
 use lattice_runtime::grpc::{self, Channel, MESSAGE_BYTES_MAX};
@@ -26,6 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct Store {
     pub(crate) kv: KeyValueClient<Channel>,
     pub(crate) store: StateStoreClient<Channel>,
+    pub(crate) reads: Arc<dyn Reads>,
     pub(crate) node: NodeId,
     pub(crate) runtime: Runtime,
     shutdown: CancellationToken,
@@ -75,11 +78,11 @@ impl Store {
     }
 
     fn run(service: Service, channel: &Channel, runtime: Runtime) -> Self {
-        let node = service.reader().node();
+        let (node, reads) = (service.reader().node(), service.reads());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(service.run(shutdown.clone()));
         let (kv, store) = clients(channel);
-        Self { kv, store, node, runtime, shutdown, running }
+        Self { kv, store, reads, node, runtime, shutdown, running }
     }
 
     pub(crate) async fn stop(self) {

@@ -146,3 +146,41 @@ async fn what_is_wrong_is_named() {
     assert_eq!(current, version.to_string());
     store.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_without_a_call_is_what_the_call_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(&config(folder.path(), None)).await;
+    store.put("short", "value").await;
+    let long = "x".repeat(100_000);
+    store.put("long", &long).await;
+    let later = store.put("later", "value").await.version;
+    let question = |key: &str, version_min| kv::GetRequest { key: bytes(key), version_min };
+    for (question, at_once) in [
+        (question("short", None), true),
+        (question("short", later.clone()), true),
+        (question("later", later.clone()), true),
+        (question("absent", None), true),
+        // Of many records, and one that the call refuses.
+        (question("long", None), false),
+        (question("", None), false),
+    ] {
+        let called = store.kv.clone().get(question.clone()).await.map(tonic::Response::into_inner);
+        let called = called.map_err(|status| (status.code(), status.message().to_owned()));
+        let read = || store.reads.get(&question);
+        if !at_once {
+            assert!(read().is_none(), "{:?}", question.key);
+            continue;
+        }
+        // Not while another read took long.
+        let read = until("it is read at once", async || read()).await;
+        let read = read.map_err(|status| (status.code(), status.message().to_owned()));
+        assert_eq!(read, called, "{:?}", question.key);
+    }
+    let reads = store.reads.clone();
+    store.stop().await;
+    assert!(
+        reads.get(&question("short", None)).is_none(),
+        "a store that has stopped is asked by a call, and says so"
+    );
+}
