@@ -6,7 +6,7 @@ use lattice_proto::kv::v1::operation::Operation;
 use lattice_proto::types::v1 as types;
 use tonic::{Code, Status};
 
-use crate::harness::{Store, bytes, config, folder, put};
+use crate::harness::{Store, bytes, config, folder, put, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_are_written_read_listed_and_deleted_in_memory() {
@@ -36,8 +36,7 @@ async fn the_whole_life_of_an_entry(store: &Store) {
     let mut request = put("ttl", "x");
     request.ttl_ms = Some(1);
     let expires = kv.put(request).await.unwrap().into_inner().expires_ms.unwrap();
-    crate::harness::until("it expires", async || (store.runtime.clock.wall_ms() >= expires).then_some(()))
-        .await;
+    until("it expires", async || (store.runtime.clock.wall_ms() >= expires).then_some(())).await;
     assert_eq!(store.get("ttl").await, None);
 
     let request = kv::ListRequest { limit: 1, ..Default::default() };
