@@ -7,7 +7,7 @@ PROFILE_DIR := target/release
 FEATURES := --features lattice/redb,lattice-tests/programs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-serving bench-gateway proto proto-baseline simulate clients planted bench-heal network clean
+.PHONY: help build demo test crash durability bitrot schemathesis hostile check fmt lint doc deny bench bench-store bench-reconcile bench-serving bench-gateway proto proto-baseline simulate clients planted bench-heal network fuzz clean
 
 help: ## Show this list
 	@echo "Usage: make <target>"
@@ -59,6 +59,9 @@ network: ## What both paths promise on lines that lose, delay and cut, in networ
 	$(CARGO) build --workspace --bins $(FEATURES)
 	$(CARGO) test --workspace $(FEATURES) --test it -- network:: --ignored --test-threads=5
 
+fuzz: ## Feed made-up bytes to every decoder, or to TARGETS='..', for SECONDS=n each (needs a C++ compiler)
+	fuzz/run $(or $(SECONDS),60) $(TARGETS)
+
 clients: ## Run the programs of docs/clients.md that need grpcurl and Python
 	$(CARGO) build --workspace --bins
 	tests/clients.sh
@@ -67,6 +70,7 @@ check: fmt lint proto doc deny ## Everything that CI checks besides the tests
 
 fmt: ## Check the formatting
 	$(CARGO) fmt --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 lint: ## Run clippy; a warning is an error
 	$(CARGO) clippy --workspace --all-targets $(FEATURES) -- -D warnings

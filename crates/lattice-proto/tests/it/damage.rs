@@ -1,9 +1,11 @@
-//! Valid bytes of each message between nodes, with accidents: whatever comes of it is refused or understood. What is
+//! Valid bytes of each message between nodes, and of backups, with accidents: whatever comes of it is refused or understood. What is
 //! understood is a value like any other, with one encoding of its own.
 
 use bytes::Bytes;
 use lattice_core::exchange::{Request, Response};
+use lattice_core::model::{Content, Entry};
 use lattice_core::signed::Signed;
+use lattice_proto::codec::{BackupError, BackupHeader, BackupItem, BackupReader, BackupWriter};
 use lattice_proto::{codec, peer};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -68,6 +70,37 @@ fn after(accidents: &[Accident], mut bytes: Vec<u8>) -> Bytes {
     bytes.into()
 }
 
+fn backup(entries: &[Entry]) -> Vec<u8> {
+    let header = BackupHeader {
+        cluster: "lattice".to_owned(),
+        node: fixtures::server(),
+        incarnation: fixtures::SERVER_INCARNATION,
+        time: fixtures::announcement().time,
+        about: 7,
+    };
+    let (mut writer, first) = BackupWriter::begin(&header);
+    let mut file = first.to_vec();
+    entries.chunks(16).for_each(|chunk| file.extend_from_slice(&writer.chunk(chunk)));
+    file.extend_from_slice(&writer.end());
+    file
+}
+
+/// All entries of a backup that comes in pieces.
+fn read_backup(file: &[u8], piece: usize) -> Result<Vec<Entry>, BackupError> {
+    let mut reader = BackupReader::default();
+    let mut read = Vec::new();
+    for piece in file.chunks(piece) {
+        reader.push(piece.to_vec());
+        while let Some(item) = reader.next_item()? {
+            match item {
+                BackupItem::Entries(entries) => read.extend(entries),
+                BackupItem::Header(_) | BackupItem::End { .. } => {}
+            }
+        }
+    }
+    reader.finish().map(|()| read)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
@@ -130,6 +163,20 @@ proptest! {
                 prop_assert!(delta.entries.iter().all(|entry| entry.version.writer == writer));
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_backup_is_refused(
+        entries in prop::collection::vec(any_of::entry(), 0..40), accidents in accidents(), piece in 1..300_usize,
+    ) {
+        let mut entries = entries;
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        entries.dedup_by(|a, b| a.key == b.key);
+        entries.retain(|entry| entry.expires.is_some() || !matches!(entry.content, Content::Dropped { .. }));
+        let file = backup(&entries);
+        prop_assert_eq!(read_backup(&file, piece), Ok(entries));
+        let damaged = after(&accidents, file.clone());
+        prop_assert_eq!(read_backup(&damaged, piece).is_ok(), damaged == file);
     }
 
     #[test]
