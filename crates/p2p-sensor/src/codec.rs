@@ -138,7 +138,9 @@ fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use futures::io::Cursor;
+    use proptest::prelude::*;
     use request_response::Codec as _;
 
     use super::*;
@@ -193,5 +195,40 @@ mod tests {
         Codec::exchange().write_response(&EXCHANGE, &mut wire, Some(signed(1))).await.unwrap();
         wire.set_position(0);
         assert!(Codec::announce().read_response(&ANNOUNCE, &mut wire).await.is_err());
+    }
+    /// A request as it is written; nothing is waited for.
+    fn written(request: Signed) -> Vec<u8> {
+        let mut wire = Cursor::new(Vec::new());
+        Codec::exchange().write_request(&EXCHANGE, &mut wire, request).now_or_never().unwrap().unwrap();
+        wire.into_inner()
+    }
+
+    /// A request out of bytes that are all there.
+    fn read(mut codec: Codec, bytes: Vec<u8>) -> io::Result<Signed> {
+        codec.read_request(&EXCHANGE, &mut Cursor::new(bytes)).now_or_never().unwrap()
+    }
+
+    proptest! {
+        /// Nothing that comes makes it wait for more than it has said, and what is read is what would be written.
+        #[test]
+        fn whatever_comes_is_refused_or_a_message(
+            size in 0..300_usize,
+            cut in 0..400_usize,
+            at in 0..400_usize,
+            to in any::<u8>(),
+            noise in prop::collection::vec(any::<u8>(), 0..40),
+            made_up in any::<bool>(),
+        ) {
+            let mut bytes = if made_up { noise } else { written(signed(size)) };
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = to;
+            }
+            bytes.truncate(cut);
+            for codec in [Codec::exchange(), Codec::announce()] {
+                if let Ok(message) = read(codec, bytes.clone()) {
+                    prop_assert_eq!(read(codec, written(message.clone())).unwrap(), message);
+                }
+            }
+        }
     }
 }
