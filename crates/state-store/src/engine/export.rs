@@ -14,8 +14,9 @@ impl Reader {
     /// more once they have `bytes`. None at the end.
     ///
     /// # Errors
-    /// When the disk fails, or an entry on it is damaged: nothing is left out silently.
+    /// When the disk fails, an entry is damaged, or the store recovers: nothing is left out silently.
     pub fn export(&self, after: Option<&Key>, most: usize, bytes: usize) -> Result<Vec<Entry>, Error> {
+        self.completeness()?;
         let mut from = vec![keys::CURRENT];
         if let Some(after) = after {
             from.extend_from_slice(after.as_bytes());

@@ -1,6 +1,6 @@
 //! Proves to anybody what a sealed tree holds of a key.
 
-use lattice_core::model::{Epoch, Key, Version};
+use lattice_core::model::{Content, Entry, Epoch, Key, Version};
 use lattice_core::proof::SealedProof;
 use lattice_core::seal::Run;
 use lattice_core::tree::Proof;
@@ -45,11 +45,13 @@ pub enum ProveError {
 }
 
 impl Reader {
-    /// Proves what the tree of a sealed epoch, the newest when none is named, holds of a key.
+    /// Proves what the tree of a sealed epoch, the newest when none is named, holds of a key. What a store that
+    /// lost entries does not know it does not prove either: a signed absence would be the worst way to tell one.
     ///
     /// # Errors
     /// [`ProveError`].
     pub fn prove(&self, key: &Key, epoch: Option<Epoch>) -> Result<Proved, ProveError> {
+        self.refuse_damaged(key)?;
         for _ in 0..RETRIES {
             let view = self.view();
             let (at, run) = standing(&view, epoch)?;
@@ -58,7 +60,11 @@ impl Reader {
             let now = self.view();
             let stands = now.generation == view.generation && now.incarnation == view.incarnation;
             if stands && now.kept(at).is_some() {
-                return Ok(proved?);
+                let proved = proved?;
+                if proved.sealed.entry.as_ref().is_none_or(is_deletion) {
+                    self.absence()?;
+                }
+                return Ok(proved);
             }
         }
         Err(Error::Gone.into())
@@ -82,6 +88,10 @@ impl Reader {
         let seal = self.shared.sign(view.incarnation, at, run.root);
         Ok(Proved { sealed: SealedProof { key: key.clone(), seal, entry, proof }, unsealed })
     }
+}
+
+fn is_deletion(entry: &Entry) -> bool {
+    matches!(entry.content, Content::Tombstone)
 }
 
 /// The epoch to stand on, and the run that covers it.

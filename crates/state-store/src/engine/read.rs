@@ -83,6 +83,24 @@ impl Reader {
         if self.view().stats.recovering { Err(Error::Recovering) } else { Ok(()) }
     }
 
+    /// Refuses to tell all there is while some of it is not known: while the store recovers, or an entry is damaged.
+    ///
+    /// # Errors
+    /// [`Error::Recovering`]; [`Error::Suspect`] or [`Error::Entry`] for what is damaged.
+    pub(super) fn completeness(&self) -> Result<(), Error> {
+        let stats = self.view().stats;
+        if stats.damage_overflow {
+            return Err(Error::Suspect);
+        }
+        self.absence()?;
+        if stats.damaged > 0
+            && let Some(key) = self.damaged_within(&[keys::CURRENT], &[keys::CURRENT + 1])?
+        {
+            return Err(Error::Entry { key });
+        }
+        Ok(())
+    }
+
     /// The entry with the greatest version of a key, whatever it is.
     ///
     /// # Errors
@@ -145,13 +163,10 @@ impl Reader {
     /// # Errors
     /// Those of [`Reader::get`]: a list says also what is not there, and is refused where that is not known.
     pub fn list(&self, page: &Page, now: Now) -> Result<Listed, Error> {
-        let stats = self.view().stats;
-        if stats.damage_overflow {
+        if self.view().stats.damage_overflow {
             return Err(Error::Suspect);
         }
-        if stats.recovering {
-            return Err(Error::Recovering);
-        }
+        self.absence()?;
         let Some((from, to)) = range_of(page) else { return Ok(Listed::default()) };
         let mut listed = Listed::default();
         let (mut scanned, mut bytes) = (0, 0);

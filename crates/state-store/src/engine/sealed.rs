@@ -62,8 +62,9 @@ impl SealedEntries {
     /// The entries of the next bucket that has any; `None` at the end.
     ///
     /// # Errors
-    /// When the disk fails, what is on it is damaged, or the store began a new incarnation meanwhile.
+    /// When the disk fails, what is on it is damaged, the store recovers, or it began a new incarnation meanwhile.
     pub fn next_bucket(&mut self) -> Result<Option<Vec<Entry>>, Error> {
+        self.reader.completeness()?;
         if self.reader.view().incarnation != self.seal.incarnation {
             return Err(Error::Gone);
         }

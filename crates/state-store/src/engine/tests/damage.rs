@@ -1,10 +1,12 @@
 //! Records that changed or vanished at rest: never served, found, noted, and mended.
 
+use std::time::Duration;
+
 use lattice_core::model::{Content, Entry};
 use lattice_core::tree::Position;
 
 use super::fixture::*;
-use crate::engine::{Condition, Error, FindingKind, Op, Page, WriteError};
+use crate::engine::{Condition, Error, FindingKind, Op, Page, ProveError, Proved, WriteError};
 use crate::format::keys;
 use crate::storage::{Batch, Storage as _};
 
@@ -363,13 +365,49 @@ fn a_recovering_store_answers_what_it_lacks_with_an_error() {
     assert!(matches!(get(&store, "key-007"), Err(Error::Recovering)), "it may have been written since");
     let refused = store.try_write(vec![put("key-003", "new", Some(Condition::Present))]);
     assert!(matches!(refused, Err(WriteError::Unknown { source: Error::Recovering, .. })));
+    assert!(matches!(prove(&store, "absent"), Err(ProveError::Store(Error::Recovering))));
+    assert!(prove(&store, "key-003").unwrap().sealed.entry.is_some());
+    assert!(matches!(export(&store), Err(Error::Recovering)), "what it lacks would be left out");
+    assert!(matches!(sealed(&store), Err(Error::Recovering)));
     store.put("new", "unconditional");
     assert!(!store.engine.recovered(lattice_core::model::Incarnation([9; 16])).unwrap());
     let ours = store.engine.view().incarnation;
     assert!(store.engine.recovered(ours).unwrap());
     let store = store.restarted();
     assert!(get(&store, "absent").unwrap().is_none());
+    assert!(prove(&store, "absent").unwrap().sealed.entry.is_none());
+    assert_eq!(export(&store).unwrap().len(), 203, "with the deletion, and what awaits its seal");
+    assert_eq!(sealed(&store).unwrap(), 200);
     assert!(!store.engine.reader().seals().recovering);
+}
+
+#[test]
+fn what_is_damaged_is_neither_proved_nor_left_out_of_a_whole() {
+    let mut store = store();
+    store.flip(&current("key-002"));
+    store.check();
+    assert!(matches!(prove(&store, "key-002"), Err(ProveError::Store(Error::Entry { .. }))));
+    assert!(is_damaged(&export(&store)));
+    assert!(is_damaged(&sealed(&store)));
+    assert!(prove(&store, "absent").unwrap().sealed.entry.is_none(), "the tree knows");
+}
+
+fn prove(store: &Store, name: &str) -> Result<Proved, ProveError> {
+    store.engine.reader().prove(&key(name), None)
+}
+
+fn export(store: &Store) -> Result<Vec<Entry>, Error> {
+    store.engine.reader().export(None, 1_000, 1 << 20)
+}
+
+/// How many entries the newest seal has.
+fn sealed(store: &Store) -> Result<usize, Error> {
+    let mut entries = store.engine.reader().sealed_entries(store.now(), Duration::from_secs(1)).unwrap();
+    let mut count = 0;
+    while let Some(bucket) = entries.next_bucket()? {
+        count += bucket.len();
+    }
+    Ok(count)
 }
 
 #[test]
