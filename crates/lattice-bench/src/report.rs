@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -62,6 +62,26 @@ pub struct Place {
     pub title: &'static str,
 }
 
+impl Place {
+    /// Finds out before anything is measured whether [`Report::publish`] can write.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn check(self, json: Option<&Path>, markdown: Option<&Path>) -> Result<()> {
+        for (option, path) in [("--json", json), ("--markdown", markdown)] {
+            let Some(named) = path else { continue };
+            let path = in_checkout(named);
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            match fs::File::options().append(true).open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound && folder.is_dir() => Ok(()),
+                opened => opened.map(drop),
+            }
+            .with_context(|| format!("{option}: write {}", named.display()))?;
+        }
+        Ok(())
+    }
+}
+
 impl<R> Report<R> {
     /// Prints the tables; writes them between the marks of the document `markdown` (or as a new one), and all
     /// numbers to the file `json`, where these are given.
@@ -79,12 +99,14 @@ impl<R> Report<R> {
     {
         let text = self.markdown();
         print!("{text}");
+        if let Some(path) = markdown {
+            write(place, &text, &in_checkout(path))
+                .with_context(|| format!("--markdown: write {}", path.display()))?;
+        }
         if let Some(path) = json {
             let json = serde_json::to_string_pretty(self)?;
-            fs::write(path, json + "\n").with_context(|| format!("--json: write {}", path.display()))?;
-        }
-        if let Some(path) = markdown {
-            write(place, &text, path).with_context(|| format!("--markdown: write {}", path.display()))?;
+            fs::write(in_checkout(path), json + "\n")
+                .with_context(|| format!("--json: write {}", path.display()))?;
         }
         Ok(())
     }
@@ -108,6 +130,12 @@ impl<R> Report<R> {
         }
         text
     }
+}
+
+/// What `path` names for whoever is at the top of the checkout: cargo starts a benchmark in the folder of its crate.
+fn in_checkout(path: &Path) -> PathBuf {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    top.join(path)
 }
 
 /// Writes `text` between the marks of a document, or as a new one.

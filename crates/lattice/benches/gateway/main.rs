@@ -61,6 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    PLACE.check(args.json.as_deref(), args.markdown.as_deref())?;
     let folder = TempDir::with_prefix_in("bench-gateway-", &args.dir);
     let folder = folder.with_context(|| format!("--dir: make a folder in {}", args.dir.display()))?;
     let etcd = etcd::Program::find(args.etcd.as_deref())?;

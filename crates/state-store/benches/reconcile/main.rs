@@ -57,6 +57,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    PLACE.check(args.json.as_deref(), args.markdown.as_deref())?;
     let began = Instant::now();
     let say = |what: String| eprintln!("{:>4} s  {what}", began.elapsed().as_secs());
     let machine = Machine::here(None, machine::locked(&["negentropy", "merkle-search-tree"]));

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    PLACE.check(args.json.as_deref(), args.markdown.as_deref())?;
     let mut bench = Bench::new(args)?;
     let etcd = bench.etcd.iter().map(|etcd| format!("etcd {}", etcd.version));
     let peers = etcd.chain(machine::locked(&["sled", "rs_merkle"])).collect();
