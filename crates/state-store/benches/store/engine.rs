@@ -113,14 +113,16 @@ impl InProcess {
         self.stopped = Some(self.now());
     }
 
-    /// Writes entries, lets an epoch pass, and seals the one that is due by then, whose entries were written
-    /// three calls ago. How long from its being due to the seal; `None` when none was due.
+    /// Writes entries, lets an epoch pass, or as many as become one seal, and seals the one that is due by then, whose
+    /// entries were written some calls ago. How long from its being due to the seal; `None` when none was due.
     pub(crate) fn epoch(&mut self, entries: &[(Bytes, Bytes)]) -> Result<Option<Duration>> {
         for batch in entries.chunks(state_store::engine::MAX_OPERATIONS) {
             self.put(batch)?;
         }
         let Now { wall, monotonic } = self.now();
-        let epoch = Duration::from_millis(u64::from(EPOCH_MS));
+        // Of so many as leave epochs out, one of four is sealed.
+        let epochs = if entries.len() > 4_096 { 4 } else { 1 };
+        let epoch = Duration::from_millis(u64::from(EPOCH_MS)) * epochs;
         let now = Now { wall: wall + epoch, monotonic: Monotonic(monotonic.0 + epoch) };
         self.stopped = Some(now);
         let due = Instant::now();

@@ -200,6 +200,8 @@ pub struct Engine {
     runs: VecDeque<SealedRun>,
     /// Of the epoch that is being sealed, the last key hash that is in the tree.
     sealing: Option<KeyHash>,
+    /// The epoch that is sealed next, when much is due and that is not.
+    waits_for: Option<Epoch>,
     held: Held,
     rebuild: Option<record::Rebuild>,
     /// Records of earlier generations are left.

@@ -146,6 +146,7 @@ impl Engine {
             damage_generation: identity.damage_generation,
             runs,
             sealing: None,
+            waits_for: None,
             held,
             rebuild,
             sweep,

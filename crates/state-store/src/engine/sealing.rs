@@ -25,8 +25,11 @@ use crate::storage::Batch;
 
 /// The most entries, or expiries, that one commit takes into account.
 pub(super) const CHUNK: usize = 1_024;
-/// With more entries than this due, epochs are left out.
+/// With more entries than this due, epochs are left out: of so many that follow each other one is sealed, and waited
+/// for unless too much is due by then.
 const MANY: usize = 4_096;
+const EPOCHS_MIN: u64 = 4;
+const WAIT_MAX: usize = 2 * PRESSING;
 /// So many entries that are due let writes wait for half a step; twice as many for twice as long, and so on up to
 /// what lets no more come in than is sealed.
 const PRESSING: usize = 16_384;
@@ -132,9 +135,16 @@ impl Engine {
             return Ok(Begun::Done(Step::Worked));
         }
         let due = self.due(time);
-        match self.first_pending().zip(due).filter(|(first, due)| first <= due) {
-            Some((first, due)) => self.plan(first, due),
-            None => self.clean(time).map(Begun::Done),
+        self.waits_for = None;
+        let Some((first, due)) = self.first_pending().zip(due).filter(|(first, due)| first <= due) else {
+            return self.clean(time).map(Begun::Done);
+        };
+        match self.sealed_next(due) {
+            epoch if epoch <= due => self.plan(first, epoch, due),
+            epoch => {
+                self.waits_for = Some(epoch);
+                self.clean(time).map(Begun::Done)
+            }
         }
     }
 
@@ -200,7 +210,7 @@ impl Engine {
         // What is halted is due at no time: whoever waits looks again, and sees the halt end.
         let pending = match self.seal_clock.is_halted() {
             true => None,
-            false => self.first_pending(),
+            false => self.waits_for.or(self.first_pending()),
         };
         let seal = pending.map(|epoch| length.end_of(epoch) + self.settle.current());
         let held = match self.held.entries {
@@ -252,12 +262,12 @@ impl Engine {
         Work { batch: Batch::default(), state: self.state.clone() }
     }
 
-    /// Plans the next chunk. `first` is the first epoch that any entries await, `due` the newest that may be sealed.
-    fn plan(&mut self, first: Epoch, due: Epoch) -> Result<Begun, Error> {
+    /// Plans the next chunk of `epoch`. `first` is the first that any entries await, `due` the newest that may be
+    /// sealed.
+    fn plan(&mut self, first: Epoch, epoch: Epoch, due: Epoch) -> Result<Begun, Error> {
         if self.state.next_epoch() < first {
             return self.extend_to(first.previous()).map(Begun::Done);
         }
-        let epoch = self.sealed_next(due);
         let mut work = self.work();
         if !self.expire(&mut work, epoch)? {
             return self.commit_work(work).map(Begun::Done);
@@ -315,9 +325,9 @@ impl Engine {
         }
     }
 
-    /// The next epoch to seal, which is the first that something awaits, or a later one up to `due`: a store that has
-    /// much to seal leaves epochs out, since a bucket that changed in eight of them is then written once. It seals
-    /// those that two, four or eight divide, so that others that are behind seal the same ones.
+    /// The next epoch to seal, which is the first that something awaits, or a later one: a store that has much to seal
+    /// leaves epochs out, since a bucket that changed in eight of them is then written once. It seals those that four
+    /// or eight divide, so that others that have much to seal do the same ones, and waits for one that is not due yet.
     fn sealed_next(&self, due: Epoch) -> Epoch {
         let (next, open) = (self.state.next_epoch(), self.state.open_epoch());
         if next < open {
@@ -326,11 +336,12 @@ impl Engine {
         }
         let entries = self.shared.pending().due(due).map_or(0, |due| due.entries);
         let epochs = (due.0.saturating_sub(next.0) + 1).min(EPOCHS_MAX);
-        if entries <= MANY || epochs == 1 {
+        if entries <= MANY {
             return next;
         }
-        let step = 1 << epochs.ilog2();
-        Epoch(due.0 / step * step)
+        let step = if entries > WAIT_MAX { 1 << epochs.ilog2() } else { EPOCHS_MIN.max(1 << epochs.ilog2()) };
+        let newest = Epoch(due.0 / step * step);
+        if newest < next { Epoch(next.0.next_multiple_of(step)) } else { newest }
     }
 
     /// Deletes the lists of what awaited the epochs up to `epoch`.

@@ -2,6 +2,7 @@
 
 use lattice_core::model::Epoch;
 use lattice_core::seal::Run;
+use lattice_core::time::WallTime;
 
 use super::fixture::*;
 use crate::engine::{Begun, Origin, Step};
@@ -457,6 +458,31 @@ fn a_seal_has_an_end_also_while_much_arrives_late() {
     assert_eq!(store.root_at(3).unwrap().unwrap().entries, 4_000);
     store.seal_through(8);
     assert_eq!(store.root_at(8).unwrap().unwrap().entries, pages * 1_000);
+}
+
+#[test]
+fn much_that_is_due_waits_for_an_epoch_that_four_divides() {
+    let mut store = Store::new(1);
+    let mut entries = Vec::new();
+    for epoch in [5, 6] {
+        store.go(epoch * 1_000 + 500);
+        for page in 0..3 {
+            let page = (0..1_000).map(|at| entry(&format!("{page}/{at}"), epoch * 1_000 + 10, Some("x")));
+            let page: Vec<_> = page.collect();
+            store.merge(page.clone());
+            entries.extend(page);
+        }
+    }
+    // 5 and 6 are due, and FIRST is a multiple of four.
+    store.go(9_500);
+    store.seal();
+    assert!(store.runs().iter().all(|run| run.to.0 < FIRST + 5), "{:?}", store.runs());
+    assert_eq!(store.engine.next_due().unwrap(), Some(WallTime((FIRST + 9) * 1_000) + settings().settle));
+    store.go(11_500);
+    store.seal();
+    let newest = *store.runs().last().unwrap();
+    assert_eq!((newest.from.0, newest.to.0), (FIRST + 6, FIRST + 8), "nothing changed since");
+    assert_eq!(newest.root, expected_root(entries.iter(), 8));
 }
 
 #[test]
