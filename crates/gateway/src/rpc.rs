@@ -3,6 +3,7 @@
 //! Only the message and its deadline go on; the trace does so by itself, and nothing else of a client's
 //! metadata reaches a sibling. What REST refuses of a key is refused here, too, so that both see one map.
 
+use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
@@ -17,11 +18,12 @@ use lattice_runtime::grpc::{self, HealthReporter, Layered, MESSAGE_BYTES_MAX, Se
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::access::Role;
 use crate::app::App;
 use crate::auth::{Denied, Grant};
+use crate::problem::Sibling;
 
 /// The port as a whole, to the health service.
 const WHOLE: &str = "";
@@ -74,6 +76,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// A stream being passed on.
 struct Passing<T> {
+    sibling: Sibling,
     source: Streaming<T>,
     stopping: CancellationToken,
     _place: OwnedSemaphorePermit,
@@ -83,7 +86,9 @@ impl<T: Send + 'static> Passing<T> {
     /// Clients resume by themselves; they are told why they have to.
     async fn next(&mut self) -> Option<Result<T, Status>> {
         tokio::select! {
-            answer = self.source.message() => answer.transpose(),
+            answer = self.source.message() => {
+                answer.map_err(|status| said_by(self.sibling, status)).transpose()
+            }
             () = self.stopping.cancelled() => Some(Err(Status::unavailable("the gateway is stopping"))),
         }
     }
@@ -107,12 +112,31 @@ impl Passed {
 
     fn pass<T: Send + 'static>(
         &self,
-        source: Response<Streaming<T>>,
+        sibling: Sibling,
+        source: Result<Response<Streaming<T>>, Status>,
         place: OwnedSemaphorePermit,
-    ) -> Response<Answers<T>> {
-        let source = source.into_inner();
-        Response::new(Passing { source, stopping: self.0.stopping.clone(), _place: place }.answers())
+    ) -> Result<Response<Answers<T>>, Status> {
+        let source = answered(sibling, source)?.into_inner();
+        let stopping = self.0.stopping.clone();
+        Ok(Response::new(Passing { sibling, source, stopping, _place: place }.answers()))
     }
+}
+
+/// What a sibling answered, for a client.
+fn answered<T>(sibling: Sibling, answer: Result<T, Status>) -> Result<T, Status> {
+    answer.map_err(|status| said_by(sibling, status))
+}
+
+/// A failure for a client: of a sibling that does not answer it says which that is, else the client would take it for the
+/// gateway. What a sibling says itself goes on as it is.
+fn said_by(sibling: Sibling, status: Status) -> Status {
+    let cause = status.source().filter(|_| status.code() == Code::Unavailable);
+    // Only what never was an answer has an error below it.
+    let Some(mut cause) = cause else { return status };
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Status::unavailable(format!("the {} does not answer: {cause}", sibling.name()))
 }
 
 /// The message and its deadline, and nothing else that the client sent.
@@ -163,12 +187,12 @@ impl KeyValue for Passed {
 
     async fn get(&self, request: Request<kv::GetRequest>) -> Result<Response<kv::GetResponse>, Status> {
         checked("key", &request.get_ref().key)?;
-        self.0.get(forward(request)).await
+        answered(Sibling::KeyValue, self.0.get(forward(request)).await)
     }
 
     async fn put(&self, request: Request<kv::PutRequest>) -> Result<Response<kv::PutResponse>, Status> {
         checked("key", &request.get_ref().key)?;
-        self.0.kv().put(forward(request)).await
+        answered(Sibling::KeyValue, self.0.kv().put(forward(request)).await)
     }
 
     async fn delete(
@@ -176,11 +200,11 @@ impl KeyValue for Passed {
         request: Request<kv::DeleteRequest>,
     ) -> Result<Response<kv::DeleteResponse>, Status> {
         checked("key", &request.get_ref().key)?;
-        self.0.kv().delete(forward(request)).await
+        answered(Sibling::KeyValue, self.0.kv().delete(forward(request)).await)
     }
 
     async fn list(&self, request: Request<kv::ListRequest>) -> Result<Response<kv::ListResponse>, Status> {
-        self.0.kv().list(forward(request)).await
+        answered(Sibling::KeyValue, self.0.kv().list(forward(request)).await)
     }
 
     async fn batch(&self, request: Request<kv::BatchRequest>) -> Result<Response<kv::BatchResponse>, Status> {
@@ -193,18 +217,18 @@ impl KeyValue for Passed {
             };
             checked(&format!("operations[{index}].key"), key)?;
         }
-        self.0.kv().batch(forward(request)).await
+        answered(Sibling::KeyValue, self.0.kv().batch(forward(request)).await)
     }
 
     async fn watch(&self, request: Request<kv::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let place = self.place()?;
-        let source = self.0.kv_streams().watch(forward(request)).await?;
-        Ok(self.pass(source, place))
+        let source = self.0.kv_streams().watch(forward(request)).await;
+        self.pass(Sibling::KeyValue, source, place)
     }
 
     async fn prove(&self, request: Request<kv::ProveRequest>) -> Result<Response<kv::ProveResponse>, Status> {
         checked("key", &request.get_ref().key)?;
-        self.0.kv().prove(forward(request)).await
+        answered(Sibling::KeyValue, self.0.kv().prove(forward(request)).await)
     }
 
     async fn backup(
@@ -212,8 +236,8 @@ impl KeyValue for Passed {
         request: Request<kv::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
         let place = self.place()?;
-        let source = self.0.kv_streams().backup(forward(request)).await?;
-        Ok(self.pass(source, place))
+        let source = self.0.kv_streams().backup(forward(request)).await;
+        self.pass(Sibling::KeyValue, source, place)
     }
 
     async fn restore(
@@ -226,7 +250,7 @@ impl KeyValue for Passed {
         let request = forward(request).map(|sent| sent_on(sent, stopping, broken.clone()));
         let answer = self.0.kv_streams().restore(request).await;
         // The store knows only that the end is missing.
-        broken.get().cloned().map_or(answer, Err)
+        broken.get().cloned().map_or(answered(Sibling::KeyValue, answer), Err)
     }
 }
 
@@ -238,14 +262,14 @@ impl SyncCoordinator for Passed {
         &self,
         request: Request<coordinator::StatusRequest>,
     ) -> Result<Response<coordinator::StatusResponse>, Status> {
-        self.0.coordinator().status(forward(request)).await
+        answered(Sibling::Coordinator, self.0.coordinator().status(forward(request)).await)
     }
 
     async fn state(
         &self,
         request: Request<coordinator::StateRequest>,
     ) -> Result<Response<coordinator::StateResponse>, Status> {
-        self.0.coordinator().state(forward(request)).await
+        answered(Sibling::Coordinator, self.0.coordinator().state(forward(request)).await)
     }
 
     async fn watch_events(
@@ -253,29 +277,29 @@ impl SyncCoordinator for Passed {
         request: Request<coordinator::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let place = self.place()?;
-        let source = self.0.coordinator_streams().watch_events(forward(request)).await?;
-        Ok(self.pass(source, place))
+        let source = self.0.coordinator_streams().watch_events(forward(request)).await;
+        self.pass(Sibling::Coordinator, source, place)
     }
 
     async fn switch_mode(
         &self,
         request: Request<coordinator::SwitchModeRequest>,
     ) -> Result<Response<coordinator::SwitchModeResponse>, Status> {
-        self.0.coordinator().switch_mode(forward(request)).await
+        answered(Sibling::Coordinator, self.0.coordinator().switch_mode(forward(request)).await)
     }
 
     async fn reconcile(
         &self,
         request: Request<coordinator::ReconcileRequest>,
     ) -> Result<Response<coordinator::ReconcileResponse>, Status> {
-        self.0.coordinator().reconcile(forward(request)).await
+        answered(Sibling::Coordinator, self.0.coordinator().reconcile(forward(request)).await)
     }
 
     async fn heals(
         &self,
         request: Request<coordinator::HealsRequest>,
     ) -> Result<Response<coordinator::HealsResponse>, Status> {
-        self.0.coordinator().heals(forward(request)).await
+        answered(Sibling::Coordinator, self.0.coordinator().heals(forward(request)).await)
     }
 
     async fn trust(
@@ -286,6 +310,6 @@ impl SyncCoordinator for Passed {
         if request.get_ref().change.is_some() && grant < Some(Grant(Role::Admin)) {
             return Err(Denied::Role(Role::Admin).status());
         }
-        self.0.coordinator().trust(forward(request)).await
+        answered(Sibling::Coordinator, self.0.coordinator().trust(forward(request)).await)
     }
 }

@@ -12,6 +12,14 @@ fn start_all(member: &Member) -> Vec<Process> {
     BINARIES.iter().map(|binary| member.start_service(binary)).collect()
 }
 
+/// The exit status of a command, and what it says.
+async fn command(member: &Member, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(binary_path("lattice"));
+    let output = command.args(["--url", &member.client.url]).args(args).output().await.expect("the binary");
+    let told = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&told).into_owned())
+}
+
 #[tokio::test]
 async fn four_processes_make_a_node_and_each_may_be_killed() {
     let cluster = Cluster::new(&[P2p::Connected; 2]);
@@ -46,6 +54,12 @@ async fn four_processes_make_a_node_and_each_may_be_killed() {
                 services[COORDINATOR].output().contains("[STATE_STORE] Unavailable: ").then_some(())
             })
             .await;
+            let (status, told) = command(split, &["get", "from"]).await;
+            assert_eq!(status, Some(3));
+            assert!(told.contains("the state-store does not answer: "), "{told}");
+            let (status, told) = command(split, &["doctor"]).await;
+            assert_eq!(status, Some(1));
+            assert!(told.contains("bad   the store: "), "{told}");
         }
         services[index] = split.start_service(binary);
         split.wait_ready().await;

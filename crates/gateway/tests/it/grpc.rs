@@ -19,7 +19,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::client::{DEADLINE, get, put};
-use crate::fakes::{Node, PEER};
+use crate::fakes::{Fakes, Node, PEER};
 
 fn channel(node: &Node) -> Channel {
     Channel::connect(&Listen::Tcp(node.address)).deadline(DEADLINE)
@@ -80,6 +80,29 @@ async fn what_siblings_say_and_the_callers_deadline_pass_through() {
 
     node.fakes.store_tasks.token().cancel();
     assert_eq!(client.get(get_request(b"a")).await.unwrap_err().code(), Code::Unavailable);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_sibling_that_does_not_answer_is_named() {
+    let (fakes, mut channels) = Fakes::new().await;
+    // Nobody listens there.
+    let folder = tempfile::tempdir().unwrap();
+    channels.store = Channel::connect(&Listen::Unix(folder.path().join("store")));
+    channels.coordinator = Channel::connect(&Listen::Unix(folder.path().join("coordinator")));
+    let node = Node::start_among(fakes, channels, |_| {}).await;
+    let (mut keys, mut node_api) =
+        (KeyValueClient::new(channel(&node)), SyncCoordinatorClient::new(channel(&node)));
+    for status in [
+        keys.get(get_request(b"a")).await.unwrap_err(),
+        keys.put(put_request(b"a")).await.unwrap_err(),
+        keys.backup(kv::BackupRequest {}).await.unwrap_err(),
+    ] {
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().starts_with("the state-store does not answer: "), "{status}");
+    }
+    let status = node_api.status(coordinator::StatusRequest {}).await.unwrap_err();
+    assert!(status.message().starts_with("the sync-coordinator does not answer: "), "{status}");
     node.stop().await;
 }
 
