@@ -23,7 +23,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::access::Role;
 use crate::app::App;
 use crate::auth::{Denied, Grant};
+use crate::json::Missing;
 use crate::problem::Sibling;
+use crate::ready;
 
 /// The port as a whole, to the health service.
 const WHOLE: &str = "";
@@ -262,7 +264,16 @@ impl SyncCoordinator for Passed {
         &self,
         request: Request<coordinator::StatusRequest>,
     ) -> Result<Response<coordinator::StatusResponse>, Status> {
-        answered(Sibling::Coordinator, self.0.coordinator().status(forward(request)).await)
+        // What the coordinator does not know, such as that the store is full.
+        let mut coordinator = self.0.coordinator();
+        let (answer, missing) = tokio::join!(coordinator.status(forward(request)), ready::missing(&self.0));
+        let mut answer = answered(Sibling::Coordinator, answer)?;
+        let said = |missing: Missing| coordinator::Missing {
+            service: missing.service.to_owned(),
+            reason: missing.reason,
+        };
+        answer.get_mut().missing = missing.into_iter().map(said).collect();
+        Ok(answer)
     }
 
     async fn state(

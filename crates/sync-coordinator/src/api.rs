@@ -291,6 +291,8 @@ fn status_response(api: &Api, snapshot: Snapshot) -> wire::StatusResponse {
             .collect(),
         recovering: status.recovering,
         damaged: status.damaged,
+        // The gateway's to say.
+        missing: Vec::new(),
     }
 }
 

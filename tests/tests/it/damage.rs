@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use lattice_tests::client::common_root;
-use lattice_tests::cluster::{Cluster, Member, P2p, current_epoch};
+use lattice_tests::cluster::{Cluster, Member, P2p, binary_path, current_epoch};
 use lattice_tests::wait::eventually;
 use reqwest::Method;
 use state_store::storage::Batch;
@@ -134,6 +134,14 @@ async fn a_database_that_does_not_open_is_salvaged_and_recovers_by_itself_once_a
     second.wait_value("key-7", "value-7").await;
     assert_eq!(problem_of(second, "absent").await.as_deref(), Some("/problems/recovering"));
     assert_eq!(status_of(second, "marked").await, Some(503), "it may be there, for all it knows");
+    eventually("the doctor says so", async || {
+        let mut doctor = tokio::process::Command::new(binary_path("lattice"));
+        let output = doctor.args(["--url", &second.client.url, "doctor"]).output().await.ok()?;
+        let told = String::from_utf8_lossy(&output.stdout);
+        let advice = told.contains("recovers") && told.contains("lattice check --accept-loss");
+        (output.status.code() == Some(1) && advice).then_some(())
+    })
+    .await;
 
     nodes[0] = first.start();
     eventually("the end of recovery", async || (!recovering(second).await?).then_some(())).await;

@@ -125,6 +125,22 @@ async fn the_coordinator_is_reached() {
 }
 
 #[tokio::test]
+async fn the_status_has_what_the_node_lacks_as_readyz_says_it() {
+    let node = Node::start().await;
+    let mut client = SyncCoordinatorClient::new(channel(&node));
+    let missing = async |client: &mut SyncCoordinatorClient<Channel>| {
+        client.status(coordinator::StatusRequest {}).await.unwrap().into_inner().missing
+    };
+    assert_eq!(missing(&mut client).await, []);
+    node.fakes.store_tasks.token().cancel();
+    let [store] = &missing(&mut client).await[..] else { panic!("the store alone") };
+    assert_eq!(store.service, "state-store");
+    let readyz = get(node.address, "/readyz").await.problem(503, "not-ready");
+    assert_eq!(readyz, format!("{}: {}", store.service, store.reason));
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn questions_are_small() {
     let node = Node::start().await;
     let mut client = SyncCoordinatorClient::new(channel(&node));

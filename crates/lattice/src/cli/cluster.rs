@@ -71,6 +71,9 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
             "fallback_in_ms": status.fallback_in_ms,
             "store_error": non_empty(&status.store_error),
             "clock_error": non_empty(&status.clock_error),
+            "missing": status.missing.iter().map(|missing| json!({
+                "service": missing.service, "reason": missing.reason,
+            })).collect::<Vec<_>>(),
             "recovering": status.recovering,
             "damaged": status.damaged,
             "urls": status.urls,
@@ -107,6 +110,9 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
     }
     if !status.store_error.is_empty() {
         lines.push(("store", status.store_error.clone()));
+    }
+    for missing in &status.missing {
+        lines.push(("not ready", format!("{}: {}", missing.service, missing.reason)));
     }
     if status.recovering {
         lines

@@ -85,6 +85,18 @@ fn diagnose(status: &StatusResponse, unsealed: Option<&str>, heal: Option<&Heal>
         let advice = "see \"When it does not write\" in docs/operations.md, and the store's log";
         find(Level::Bad, format!("the store: {}", status.store_error), advice);
     }
+    for missing in &status.missing {
+        let said = match missing.service.as_str() {
+            "state-store" => !status.store_error.is_empty(),
+            "p2p-sensor" => !status.sensor.as_ref().is_some_and(|sensor| sensor.available),
+            _ => false,
+        };
+        if !said {
+            let advice = "see \"When it does not write\" in docs/operations.md, and the log of that service";
+            find(Level::Bad, format!("{}: {}", missing.service, missing.reason), advice);
+        }
+    }
+    store(status, &mut find);
     if let Some(why) = unsealed.filter(|_| status.store_error.is_empty()) {
         let advice = "wait a few seconds after a start; else see the store's log for why it does not seal";
         find(Level::Bad, format!("there is no seal to show: {why}"), advice);
@@ -110,6 +122,32 @@ fn diagnose(status: &StatusResponse, unsealed: Option<&str>, heal: Option<&Heal>
         Level::Note => 2,
     });
     findings
+}
+
+/// What the store lacks. It serves the rest meanwhile, and says that it is ready.
+fn store(status: &StatusResponse, find: &mut impl FnMut(Level, String, &'static str)) {
+    let live = status.peers.iter().any(|peer| peer.state() == PeerState::Live);
+    let reached = !status.peers.is_empty() && status.health() != Health::Isolated;
+    if status.recovering {
+        let what = "the store lost entries and recovers: it tells no absence, and gives no lists".to_owned();
+        let advice = match live || reached {
+            true => {
+                "it ends by itself, when each live peer was pulled from: see lattice peers and lattice heals for what holds \
+                 it up"
+            }
+            false => {
+                "no peer is there to fill it: bring one back, or stop the node and accept the loss with lattice check \
+                 --accept-loss (see \"When the disk damages what it holds\" in docs/operations.md)"
+            }
+        };
+        find(Level::Bad, what, advice);
+    }
+    if status.damaged > 0 {
+        let keys = if status.damaged == 1 { "key is" } else { "keys are" };
+        let advice = "live peers mend them, and so do newer writes; what no peer has: stop the node, and see lattice check \
+                      and lattice check --accept-loss";
+        find(Level::Bad, format!("{} {keys} damaged, and not served", status.damaged), advice);
+    }
 }
 
 fn paths(status: &StatusResponse, find: &mut impl FnMut(Level, String, &'static str)) {
@@ -190,7 +228,7 @@ fn peers(status: &StatusResponse, find: &mut impl FnMut(Level, String, &'static 
 
 #[cfg(test)]
 mod tests {
-    use lattice_proto::coordinator::v1::{Peer, Sensor, UrlError};
+    use lattice_proto::coordinator::v1::{Missing, Peer, Sensor, UrlError};
 
     use super::*;
 
@@ -216,6 +254,18 @@ mod tests {
         type Break = fn(&mut StatusResponse);
         let cases: &[(Break, Level, &str)] = &[
             (|status| status.store_error = "is away".into(), Level::Bad, "the store: is away"),
+            (
+                |status| {
+                    status
+                        .missing
+                        .push(Missing { service: "state-store".into(), reason: "the disk is full".into() })
+                },
+                Level::Bad,
+                "state-store: the disk is full",
+            ),
+            (|status| status.recovering = true, Level::Bad, "lost entries and recovers"),
+            (|status| status.damaged = 1, Level::Bad, "1 key is damaged"),
+            (|status| status.damaged = 7, Level::Bad, "7 keys are damaged"),
             (|status| status.clock_error = "12 s ahead".into(), Level::Bad, "the clock: 12 s ahead"),
             (|status| status.sensor = None, Level::Bad, "the sensor does not answer"),
             (|status| status.sensor.as_mut().unwrap().started = false, Level::Bad, "P2P does not run"),
@@ -249,10 +299,29 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_nobody_can_fill_is_told_how_it_ends() {
+        let mut status = well();
+        status.recovering = true;
+        let advice = |status: &StatusResponse| {
+            let findings = diagnose(status, None, None);
+            findings.iter().find(|finding| finding.what.contains("recovers")).unwrap().advice
+        };
+        assert!(advice(&status).contains("by itself"));
+        status.set_health(Health::Isolated);
+        status.peers[0].set_state(PeerState::Down);
+        assert!(advice(&status).contains("--accept-loss"));
+        status.peers.clear();
+        status.set_health(Health::Optimal);
+        assert!(advice(&status).contains("--accept-loss"));
+    }
+
+    #[test]
     fn the_worst_comes_first_and_one_cause_is_told_once() {
         let mut status = well();
         status.set_mode(Mode::Http);
         status.store_error = "is away".into();
+        // The gateway says it, too.
+        status.missing.push(Missing { service: "state-store".into(), reason: "is away".into() });
         let stale = Heal { outcome: "Stale".into(), peer: "node-2".into(), ..Heal::default() };
         let findings = diagnose(&status, Some("the store is away"), Some(&stale));
         let levels: Vec<Level> = findings.iter().map(|finding| finding.level).collect();

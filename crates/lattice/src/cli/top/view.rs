@@ -86,12 +86,14 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, top: &Top, sample: &Sample) {
 /// What the node says is wrong, in one line.
 fn trouble_of(sample: &Sample) -> String {
     let status = &sample.status;
-    [&status.store_error, &status.clock_error]
-        .into_iter()
-        .filter(|error| !error.is_empty())
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("; ")
+    let mut trouble = vec![status.store_error.clone(), status.clock_error.clone()];
+    trouble.retain(|error| !error.is_empty());
+    let missing =
+        status.missing.iter().filter(|it| status.store_error.is_empty() || it.service != "state-store");
+    trouble.extend(missing.map(|missing| format!("{}: {}", missing.service, missing.reason)));
+    trouble.extend(status.recovering.then(|| "the store recovers".to_owned()));
+    trouble.extend((status.damaged > 0).then(|| format!("damaged keys: {}", status.damaged)));
+    trouble.join("; ")
 }
 
 fn draw_peers(frame: &mut Frame<'_>, area: Rect, peers: &[Peer]) {
