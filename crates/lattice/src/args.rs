@@ -170,19 +170,21 @@ An existing key is never overwritten: its public half is printed again.")]
     /// Write all entries into a file, to be kept elsewhere
     #[command(after_help = "Examples:
   lattice backup lattice.backup
-  lattice --url http://node-2:8080 backup node-2.backup")]
+  lattice --url http://node-2:8080 backup node-2.backup
+  lattice backup - | zstd > lattice.backup.zst")]
     Backup {
-        /// The file; it appears when it is whole
+        /// The file, which appears when it is whole; `-` is standard output, and then what is said goes to standard error
         file: PathBuf,
     },
     /// Merge a backup into the node: of each key the newer version wins
     #[command(after_help = "Examples:
   lattice restore lattice.backup
   lattice restore other.backup --any-cluster
+  zstdcat lattice.backup.zst | lattice restore -
 
 A restore may be repeated, and one that was cut off is resumed by repeating it.")]
     Restore {
-        /// The file
+        /// The file; `-` is standard input. It is read to its end before anything is restored
         file: PathBuf,
         /// Take a file of another cluster, too
         #[arg(long)]
@@ -310,7 +312,11 @@ pub fn main() -> ExitCode {
             let expected = proof::Expected { signer: key, cluster, key: of, epoch };
             finish(proof::verify(out, &file, &expected), out)
         }
-        Command::Backup { file } => ask(global, async move |node, out| files::backup(node, out, &file).await),
+        Command::Backup { file } => {
+            // A problem document would be taken for a part of the backup.
+            let output = if files::is_standard(&file) { Format::Table } else { global.output };
+            ask(Global { output, ..global }, async move |node, out| files::backup(node, out, &file).await)
+        }
         Command::Restore { file, any_cluster } => {
             ask(global, async move |node, out| files::restore(node, out, &file, any_cluster).await)
         }

@@ -135,7 +135,7 @@ pub(crate) async fn restore(
         });
         restore.take(request.data).await?;
     }
-    let restore = restore.ok_or_else(|| Status::invalid_argument("data: is missing"))?;
+    let restore = restore.ok_or_else(|| Status::invalid_argument("data: is missing: send a backup"))?;
     restore.file.finish().map_err(|error| restore.damaged(&error))?;
     Ok(restore.done)
 }
@@ -157,8 +157,8 @@ impl Restore<'_> {
             match item {
                 BackupItem::Header(header) if header.cluster != self.cluster && !self.any_cluster => {
                     let message = format!(
-                        "any_cluster: the file is of cluster {:?}, and this node of {:?}: it takes to be told to \
-                         restore it all the same",
+                        "any_cluster: the backup is of cluster {:?}, and this node is of cluster {:?}: to merge it all \
+                         the same takes any_cluster=true",
                         header.cluster, self.cluster
                     );
                     return Err(Status::invalid_argument(message));

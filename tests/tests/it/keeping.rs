@@ -123,6 +123,69 @@ async fn a_backup_of_one_cluster_is_restored_in_another_and_a_broken_one_is_not(
 }
 
 #[tokio::test]
+async fn a_backup_goes_where_it_is_told_to_and_takes_the_place_of_nothing_but_files() {
+    let cluster = Cluster::new(&[P2p::Disabled]);
+    let _nodes = cluster.start().await;
+    let client = &cluster.members[0].client;
+    for number in 0..5 {
+        client.put(&format!("key/{number}"), "value").await.unwrap();
+    }
+    let url = client.url.as_str();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let over_rest = client.send(Method::GET, "/v1/backup").await.unwrap().bytes().await.unwrap();
+
+    let streamed = lattice(&["--url", url, "--output", "json", "backup", "-"]).await;
+    assert_eq!(streamed.status.code(), Some(0), "{}", text(&streamed.stderr));
+    assert_eq!(streamed.stdout.len(), over_rest.len(), "nothing but the backup");
+    assert!(text(&streamed.stderr).starts_with("5 entries in "), "{}", text(&streamed.stderr));
+
+    fs::write(path("there"), "before").unwrap();
+    std::os::unix::fs::symlink("there", path("link")).unwrap();
+    let saved = lattice(&["--url", url, "backup", &path("link")]).await;
+    assert_eq!(saved.status.code(), Some(0), "{}", text(&saved.stderr));
+    assert!(fs::symlink_metadata(path("link")).unwrap().is_symlink());
+    assert_eq!(fs::read(path("there")).unwrap().len(), over_rest.len());
+
+    let full = lattice(&["--url", url, "backup", "/dev/full"]).await;
+    assert_eq!(full.status.code(), Some(3), "{}", text(&full.stderr));
+    assert!(text(&full.stderr).contains("/dev/full: No space left on device"), "{}", text(&full.stderr));
+    assert!(!fs::metadata("/dev/full").unwrap().is_file());
+    let nowhere = lattice(&["--url", url, "backup", &path("no/where")]).await;
+    assert!(text(&nowhere.stderr).contains("no: there is no such folder"), "{}", text(&nowhere.stderr));
+    assert!(!folder.path().join("no").exists());
+
+    let file = path("there");
+    let restore_from = async |bytes: usize| {
+        let (url, file) = (url.to_owned(), file.clone());
+        let run = move || {
+            let piped =
+                Command::new("head").args(["-c", &bytes.to_string(), &file]).stdout(Stdio::piped()).spawn();
+            let mut piped = piped.expect("head");
+            let mut restore = Command::new(binary_path("lattice"));
+            restore.args(["--url", &url, "restore", "-"]).stdin(piped.stdout.take().expect("its output"));
+            let restored = restore.output().expect("the binary");
+            piped.wait().expect("it ends");
+            restored
+        };
+        tokio::task::spawn_blocking(run).await.expect("no panic")
+    };
+    let restored = restore_from(over_rest.len()).await;
+    assert_eq!(restored.status.code(), Some(0), "{}", text(&restored.stderr));
+    assert!(text(&restored.stdout).starts_with("5 entries: 0 restored"), "{}", text(&restored.stdout));
+    let refused = restore_from(over_rest.len() - 1).await;
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text(&refused.stderr).contains("standard input: "), "{}", text(&refused.stderr));
+
+    for command in ["backup", "restore"] {
+        let gone = lattice(&["--url", "http://127.0.0.1:1", command, &file]).await;
+        assert_eq!(gone.status.code(), Some(3));
+        assert!(text(&gone.stderr).contains("http://127.0.0.1:1: "), "{command}: {}", text(&gone.stderr));
+    }
+    assert_eq!(fs::read(&file).unwrap().len(), over_rest.len(), "a backup that fails leaves what was there");
+}
+
+#[tokio::test]
 async fn changes_are_followed_on_the_command_line_and_over_rest() {
     let cluster = Cluster::new(&[P2p::Disabled]);
     let _nodes = cluster.start().await;

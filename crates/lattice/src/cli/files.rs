@@ -1,15 +1,18 @@
 //! `lattice backup` and `lattice restore`.
+//!
+//! A backup takes the place of a file once it is whole. What is no file (a device, a fifo, standard output) is written to as
+//! it comes: it cannot be replaced, and who reads it finds by the trailer whether it is whole.
 
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal as _, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::stream;
 use lattice_proto::codec::{BackupHeader, BackupItem, BackupReader};
-use lattice_proto::kv::v1::{BackupRequest, RestoreRequest, RestoreResponse};
+use lattice_proto::kv::v1::{BackupRequest, BackupResponse, RestoreRequest, RestoreResponse};
 use serde_json::json;
-use tonic::Request;
+use tonic::{Code, Request, Status, Streaming};
 
 use super::client::Connection;
 use super::output::{Failure, Output, rfc3339, size};
@@ -18,20 +21,96 @@ use super::progress::Progress;
 /// How much of a file is read, and sent, at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Standard output, or standard input.
+const STANDARD: &str = "-";
+
+/// Whether a command's file is standard output, or standard input.
+pub(crate) fn is_standard(file: &Path) -> bool {
+    file.as_os_str() == STANDARD
+}
+
+/// Where a backup goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Stdout,
+    /// A file, which is there as it was until the draft beside it is whole.
+    File {
+        file: PathBuf,
+        draft: PathBuf,
+    },
+    /// What exists and is no file.
+    Special(PathBuf),
+}
+
+impl Target {
+    /// What `file` stands for; a symbolic link is followed.
+    fn of(file: &Path) -> Result<Self, Failure> {
+        if is_standard(file) {
+            return match io::stdout().is_terminal() {
+                true => Err(Failure::usage(
+                    "a backup is not for a terminal: redirect it, or name a file".to_owned(),
+                )),
+                false => Ok(Self::Stdout),
+            };
+        }
+        match fs::metadata(file) {
+            Ok(metadata) if metadata.is_dir() => {
+                Err(Failure::usage(format!("{}: is a folder: name a file in it", file.display())))
+            }
+            Ok(metadata) if metadata.is_file() => {
+                let file = file.canonicalize().map_err(|error| at(file, &error))?;
+                Ok(Self::File { draft: draft_of(&file)?, file })
+            }
+            Ok(_) => Ok(Self::Special(file.to_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => match fs::read_link(file) {
+                Ok(target) => Self::of(&file.parent().unwrap_or(Path::new("")).join(target)),
+                Err(_) => {
+                    let draft = draft_of(file)?;
+                    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+                    match folder.filter(|folder| !folder.is_dir()) {
+                        Some(folder) => {
+                            let why = "there is no such folder: make it first";
+                            Err(Failure::refused(format!("{}: {why}", folder.display())))
+                        }
+                        None => Ok(Self::File { file: file.to_owned(), draft }),
+                    }
+                }
+            },
+            Err(error) => Err(at(file, &error)),
+        }
+    }
+}
+
 /// Writes all entries of the node into a file. It is there under its name only when it is whole.
 pub(crate) async fn backup(node: Connection, out: Output, file: &Path) -> Result<(), Failure> {
-    let draft = draft_of(file)?;
-    let saved = save(&node, &draft).await.and_then(|saved| {
-        std::fs::rename(&draft, file).map_err(|error| at(file, &error))?;
-        Ok(saved)
-    });
-    let (header, entries, bytes) = match saved {
-        Ok(saved) => saved,
-        Err(failure) => {
-            // What there is of it is of no use; why it is not whole matters more.
-            let _ = std::fs::remove_file(&draft);
-            return Err(failure);
+    let target = Target::of(file)?;
+    // It may take long: it has no deadline.
+    let answer = node.key_value().backup(Request::new(BackupRequest {})).await;
+    let pieces = answer.map_err(|status| node.failure(&status))?.into_inner();
+    let (header, entries, bytes) = match target {
+        Target::Stdout => {
+            let name = Path::new("standard output");
+            let mut stdout = io::stdout().lock();
+            let saved = save(&node, pieces, name, &mut stdout).await?;
+            stdout.flush().map_err(|error| at(name, &error))?;
+            let (_, entries, bytes) = saved;
+            // Standard error may be closed: the backup is whole all the same.
+            let _ = writeln!(io::stderr(), "{entries} entries in {} written", size(bytes));
+            return Ok(());
         }
+        Target::Special(special) => {
+            let mut opened =
+                OpenOptions::new().write(true).open(&special).map_err(|error| at(&special, &error))?;
+            save(&node, pieces, &special, &mut opened).await?
+        }
+        Target::File { file, draft } => match into_place(&node, pieces, &file, &draft).await {
+            Ok(saved) => saved,
+            Err(failure) => {
+                // What there is of it is of no use; why it is not whole matters more.
+                let _ = fs::remove_file(&draft);
+                return Err(failure);
+            }
+        },
     };
     if out.is_json() {
         return out.json(&json!({
@@ -46,21 +125,40 @@ pub(crate) async fn backup(node: Connection, out: Output, file: &Path) -> Result
     out.line(&format!("{entries} entries in {} written to {}", size(bytes), file.display()))
 }
 
-/// Receives a backup, checked as it comes.
-async fn save(node: &Connection, draft: &Path) -> Result<(BackupHeader, u64, u64), Failure> {
-    // It may take long: it has no deadline.
-    let answer = node.key_value().backup(Request::new(BackupRequest {})).await;
-    let mut pieces = answer.map_err(|status| node.failure(&status))?.into_inner();
+type Saved = (BackupHeader, u64, u64);
+
+/// Writes the draft, and moves it into place.
+async fn into_place(
+    node: &Connection,
+    pieces: Streaming<BackupResponse>,
+    file: &Path,
+    draft: &Path,
+) -> Result<Saved, Failure> {
     let mut disk = File::create(draft).map_err(|error| at(draft, &error))?;
+    if let Ok(replaced) = fs::metadata(file).as_ref().map(Metadata::permissions) {
+        disk.set_permissions(replaced).map_err(|error| at(draft, &error))?;
+    }
+    let saved = save(node, pieces, draft, &mut disk).await?;
+    disk.sync_all().map_err(|error| at(draft, &error))?;
+    fs::rename(draft, file).map_err(|error| at(file, &error))?;
+    Ok(saved)
+}
+
+/// Receives a backup into `to`, which is called `name`; checked as it comes.
+async fn save(
+    node: &Connection,
+    mut pieces: Streaming<BackupResponse>,
+    name: &Path,
+    to: &mut impl Write,
+) -> Result<Saved, Failure> {
     let mut check = Check::default();
     while let Some(piece) = pieces.message().await.map_err(|status| node.failure(&status))? {
         check.take(piece.data.clone()).map_err(received)?;
-        disk.write_all(&piece.data).map_err(|error| at(draft, &error))?;
+        to.write_all(&piece.data).map_err(|error| at(name, &error))?;
         check.show("received");
     }
     check.shown.end();
     let (header, entries) = check.end().map_err(received)?;
-    disk.sync_all().map_err(|error| at(draft, &error))?;
     Ok((header, entries, check.bytes))
 }
 
@@ -75,8 +173,7 @@ pub(crate) async fn restore(
     file: &Path,
     any_cluster: bool,
 ) -> Result<(), Failure> {
-    let (header, entries) = check_file(file)?;
-    let disk = File::open(file).map_err(|error| at(file, &error))?;
+    let (header, entries, disk) = whole(file)?;
     let total = disk.metadata().map_err(|error| at(file, &error))?.len();
     // A file that cannot be read to its end is one that ends early: the node says so.
     let pieces =
@@ -91,7 +188,7 @@ pub(crate) async fn restore(
             Some((RestoreRequest { any_cluster, data }, (disk, shown, sent)))
         });
     let answer = node.key_value().restore(Request::new(pieces)).await;
-    let done = answer.map_err(|status| Failure::refused(status.message().to_owned()))?.into_inner();
+    let done = answer.map_err(|status| refusal(&node, &status))?.into_inner();
     debug_assert_eq!(done.entries, entries, "the node read the same file");
     report(out, &header, &done)
 }
@@ -122,25 +219,74 @@ fn report(out: Output, header: &BackupHeader, done: &RestoreResponse) -> Result<
     }
 }
 
-/// Reads a whole file, so that nothing is restored of one that is damaged or ends early.
-fn check_file(file: &Path) -> Result<(BackupHeader, u64), Failure> {
-    let mut disk = File::open(file).map_err(|error| at(file, &error))?;
-    let damaged = |problem: String| Failure::refused(format!("{}: {problem}", file.display()));
+/// Why the node does not restore, in the words of the command line.
+fn refusal(node: &Connection, status: &Status) -> Failure {
+    match (status.code(), status.message().strip_prefix("any_cluster: ")) {
+        (Code::InvalidArgument, Some(why)) => {
+            Failure::refused(why.replace("any_cluster=true", "--any-cluster"))
+        }
+        (Code::InvalidArgument, None) => Failure::refused(status.message().to_owned()),
+        _ => node.failure(status),
+    }
+}
+
+/// Reads a whole backup, so that nothing is restored of one that is damaged or ends early. What can be read only once is
+/// kept beside for that.
+fn whole(file: &Path) -> Result<(BackupHeader, u64, File), Failure> {
+    let failed = |error: &io::Error| at(file, error);
+    let (mut disk, check) = if is_standard(file) {
+        if io::stdin().is_terminal() {
+            return Err(Failure::usage("a backup does not come from a terminal: name a file".to_owned()));
+        }
+        spooled(&mut io::stdin().lock(), Path::new("standard input"))?
+    } else {
+        let mut disk = File::open(file).map_err(|error| failed(&error))?;
+        match disk.metadata().map_err(|error| failed(&error))?.is_file() {
+            true => {
+                let check = check(&mut disk, file, |_| Ok(()))?;
+                (disk, check)
+            }
+            false => spooled(&mut disk, file)?,
+        }
+    };
+    disk.rewind().map_err(|error| failed(&error))?;
+    let (header, entries) = check;
+    Ok((header, entries, disk))
+}
+
+/// Checks what can be read only once, and keeps it in a file without a name.
+fn spooled(source: &mut impl Read, name: &Path) -> Result<(File, (BackupHeader, u64)), Failure> {
+    let folder = std::env::temp_dir();
+    let kept =
+        |error: io::Error| Failure::refused(format!("keep it in {} meanwhile: {error}", folder.display()));
+    let mut spool = tempfile::tempfile().map_err(kept)?;
+    let checked = check(source, name, |piece| spool.write_all(piece).map_err(kept))?;
+    Ok((spool, checked))
+}
+
+/// Reads a backup to its end; `keep` gets its pieces.
+fn check(
+    source: &mut impl Read,
+    name: &Path,
+    mut keep: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<(BackupHeader, u64), Failure> {
+    let damaged = |problem: String| Failure::refused(format!("{}: {problem}", name.display()));
     let mut check = Check::default();
     loop {
-        let piece = next_piece(&mut disk).map_err(|error| at(file, &error))?;
+        let piece = next_piece(source).map_err(|error| at(name, &error))?;
         if piece.is_empty() {
             check.shown.end();
             return check.end().map_err(damaged);
         }
-        check.take(piece).map_err(damaged)?;
+        check.take(piece.clone()).map_err(damaged)?;
+        keep(&piece)?;
         check.show("checked");
     }
 }
 
-fn next_piece(disk: &mut File) -> io::Result<Bytes> {
+fn next_piece(source: &mut impl Read) -> io::Result<Bytes> {
     let mut piece = Vec::with_capacity(PIECE_BYTES);
-    disk.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+    source.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
     Ok(piece.into())
 }
 
@@ -194,4 +340,42 @@ fn draft_of(file: &Path) -> Result<PathBuf, Failure> {
 
 fn at(file: &Path, error: &io::Error) -> Failure {
     Failure::refused(format!("{}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_backup_replaces_files_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let file =
+            |name: &str| Target::File { file: root.join(name), draft: root.join(format!("{name}.part")) };
+        fs::write(root.join("there"), "before").unwrap();
+        symlink("there", root.join("link")).unwrap();
+        symlink("link", root.join("link-to-link")).unwrap();
+        symlink("later", root.join("dangling")).unwrap();
+        symlink("/dev/null", root.join("null")).unwrap();
+        for (name, expected) in [
+            ("new", file("new")),
+            ("there", file("there")),
+            ("link", file("there")),
+            ("link-to-link", file("there")),
+            ("dangling", file("later")),
+            ("null", Target::Special(root.join("null"))),
+        ] {
+            assert_eq!(Target::of(&root.join(name)).unwrap(), expected, "{name}");
+        }
+        assert_eq!(Target::of(Path::new("/dev/full")).unwrap(), Target::Special("/dev/full".into()));
+        for (path, expected) in
+            [(root.clone(), "is a folder"), (root.join("no/where"), "no: there is no such folder")]
+        {
+            let refused = Target::of(&path).unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
+        assert!(!root.join("no").exists());
+    }
 }

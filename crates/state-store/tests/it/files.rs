@@ -136,7 +136,7 @@ async fn a_file_of_another_cluster_is_restored_only_when_told() {
     let other = Store::start(&elsewhere).await;
     let status = restore(&other, &file, false).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(status.message().starts_with("any_cluster: the file is of cluster \"lattice\""), "{status}");
+    assert!(status.message().starts_with("any_cluster: the backup is of cluster \"lattice\""), "{status}");
     assert_eq!(other.get("a").await, None);
     assert_eq!(restore(&other, &file, true).await.unwrap().cluster, "lattice");
     assert_eq!(other.get("a").await, Some(bytes("1")));
