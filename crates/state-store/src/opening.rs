@@ -19,7 +19,7 @@ use lattice_core::model::NodeId;
 use tokio::sync::watch;
 
 use crate::engine::{self, Engine, Incarnations, Now, OpenError, Settings};
-use crate::format::{Claimed, Manifest, ManifestError, keys, record};
+use crate::format::{Claimed, Manifest, ManifestError, keys, manifest, record};
 use crate::salvage::{self, REASON, SALVAGED};
 use crate::storage::sled_log::{self, Inspection};
 use crate::storage::{self, Disk, Guarded, Storage, Watermark};
@@ -169,9 +169,32 @@ impl Opening<'_> {
     }
 
     fn attempt(&self, incarnations: Incarnations) -> Result<Opened, Attempt> {
-        let manifest = self.manifest();
+        let ours = self.manifest();
         let occupied = storage::exists(self.folder);
-        let claimed = manifest.claim(self.folder, occupied)?;
+        let claimed = ours.claim(self.folder, occupied)?;
+        let unnamed = |reason: String| {
+            let reason = reason.lines().next().unwrap_or_default().to_owned();
+            ManifestError::Unnamed { path: self.folder.join(manifest::FILE), reason }
+        };
+        if claimed != Claimed::Ours && !self.folder.join(self.disk.name()).exists() {
+            return Err(unnamed(format!("it is none of {}", self.disk.name())).into());
+        }
+        let opened = match (self.attempt_database(incarnations), claimed) {
+            // It may be anybody's: it is left as it is.
+            (Err(Attempt::Damaged(reason)), Claimed::Missing) => return Err(unnamed(reason).into()),
+            (opened, _) => opened?,
+        };
+        match claimed {
+            Claimed::Ours => {}
+            Claimed::Illegible | Claimed::Missing => {
+                tracing::warn!(folder = %self.folder.display(), "FORMAT was damaged or missing, and is written anew");
+                ours.renew(self.folder)?;
+            }
+        }
+        Ok(opened)
+    }
+
+    fn attempt_database(&self, incarnations: Incarnations) -> Result<Opened, Attempt> {
         let commits = self.inspect_log().and_then(|()| self.watermark())?;
         let storage = match self.disk.open(self.folder, self.cache_bytes) {
             Ok(storage) => storage,
@@ -189,10 +212,6 @@ impl Opening<'_> {
             ) => Attempt::Damaged(error.to_string()),
             error => Attempt::Refused(error.into()),
         })?;
-        if claimed == Claimed::Illegible {
-            tracing::warn!(folder = %self.folder.display(), "FORMAT was damaged, and is written anew");
-            manifest.renew(self.folder)?;
-        }
         Ok(Opened { engine, damaged })
     }
 
@@ -273,7 +292,7 @@ impl Opening<'_> {
             // A description that does not read describes what is set aside, if anything.
             let occupied = storage::exists(self.folder);
             let illegible = matches!(self.manifest().claim(self.folder, occupied), Ok(Claimed::Illegible));
-            for part in PARTS.into_iter().chain(illegible.then_some(crate::format::manifest::FILE)) {
+            for part in PARTS.into_iter().chain(illegible.then_some(manifest::FILE)) {
                 match fs::rename(self.folder.join(part), folder.join(part)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     Ok(()) | Err(_) => {}

@@ -1,7 +1,7 @@
 //! The file that names a store's folder: read before the database is touched, so that a folder of another
 //! format, engine, cluster or node is refused with nothing written.
 //!
-//! Its last line is a checksum. Beside a database, a file that fails it is no reason to refuse: the database
+//! Its last line is a checksum. Beside a database, a file that fails it, or is gone, is no reason to refuse: the database
 //! names the same things once more, and the file is written anew when those are right.
 
 use std::fs::{self, File};
@@ -36,6 +36,8 @@ pub enum Claimed {
     Ours,
     /// The file does not read: whose the database is, it says itself.
     Illegible,
+    /// There is none beside a database, which says it itself, if it is ours at all.
+    Missing,
 }
 
 /// Why a folder is not our store's.
@@ -104,10 +106,15 @@ pub enum ManifestError {
         found: String,
     },
     /// There is a database, but nothing says whose.
-    #[error("{path}: is missing beside a database: restore it, or empty the folder")]
-    Missing {
+    #[error(
+        "{path}: does not say whose the database beside it is, and neither does that ({reason}): put the file back, or \
+         move the folder aside to start with an empty store (node.data_dir)"
+    )]
+    Unnamed {
         /// The file.
         path: PathBuf,
+        /// Why the database does not.
+        reason: String,
     },
 }
 
@@ -130,9 +137,7 @@ impl Manifest {
                     None => Err(ManifestError::Malformed { path }),
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && occupied => {
-                Err(ManifestError::Missing { path })
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && occupied => Ok(Claimed::Missing),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 self.write(folder, &path).map_err(io)?;
                 Ok(Claimed::Ours)
@@ -141,7 +146,7 @@ impl Manifest {
         }
     }
 
-    /// Writes the file anew, over one that does not read: the database has been found to be ours.
+    /// Writes the file anew, where it is gone or does not read: the database has been found to be ours.
     ///
     /// # Errors
     /// [`ManifestError::Io`].
@@ -267,9 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn a_database_of_unknown_origin_is_refused_and_nothing_written() {
+    fn without_the_file_the_decision_is_the_databases_and_nothing_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(manifest().claim(folder.path(), true), Err(ManifestError::Missing { .. })));
+        assert_eq!(manifest().claim(folder.path(), true).unwrap(), Claimed::Missing);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -140,6 +140,37 @@ async fn a_database_that_does_not_open_is_replaced_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_description_that_is_gone_is_written_again_from_what_the_database_says() {
+    let folder = folder();
+    let config = config(folder.path(), None);
+    let store = Store::start(&config).await;
+    store.put("key", "value").await;
+    let before = store.sealed(1).await;
+    store.stop().await;
+    let format = folder.path().join("store/FORMAT");
+    let described = std::fs::read(&format).unwrap();
+    std::fs::remove_file(&format).unwrap();
+
+    let store = Store::start(&config).await;
+    assert_eq!(store.get("key").await, Some(bytes("value")));
+    let seals = store.seals().await;
+    assert!(!seals.recovering && seals.incarnation == before.incarnation);
+    store.stop().await;
+    assert_eq!(std::fs::read(&format).unwrap(), described);
+
+    // When the database does not open either, nothing says that it is ours.
+    std::fs::remove_file(&format).unwrap();
+    std::fs::write(folder.path().join("store/sled/conf"), "nonsense").unwrap();
+    let refused = offline::check(&config, |_, _| {}).unwrap_err().to_string();
+    assert!(
+        refused.contains("conf: fails its checksum") && refused.contains("move the folder aside"),
+        "{refused}"
+    );
+    assert!(offline::accept_loss(&config).is_err(), "it is not set aside");
+    assert!(folder.path().join("store/sled").exists() && !format.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_store_is_checked_and_a_running_one_is_not() {
     let folder = folder();
     let config = config(folder.path(), None);
