@@ -23,6 +23,8 @@ use crate::writer::{Writer, now, status};
 
 /// The most bytes of keys and values in one batch.
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// The longest that a key may be to live: ten years of 365 days, 87600h.
+const TTL_MS_MAX: u64 = 87_600 * 3_600_000;
 /// The most entries of a page, and how many when nothing is said.
 const LIMIT_MAX: u32 = 1_000;
 const LIMIT: u32 = 100;
@@ -232,8 +234,8 @@ fn op(operation: wire::Operation) -> Result<Op, Invalid> {
 }
 
 fn put(request: wire::PutRequest) -> Result<Op, Invalid> {
-    if request.ttl_ms == Some(0) {
-        return Err(Invalid::new("ttl_ms", "takes at least 1, got 0"));
+    if let Some(ttl_ms) = request.ttl_ms.filter(|ttl_ms| !(1..=TTL_MS_MAX).contains(ttl_ms)) {
+        return Err(Invalid::new("ttl_ms", format!("takes 1 to {TTL_MS_MAX} (87600h), got {ttl_ms}")));
     }
     Ok(Op::Put {
         key: convert::key("key", request.key)?,

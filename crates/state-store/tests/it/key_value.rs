@@ -113,8 +113,17 @@ async fn what_is_wrong_is_named() {
     named(kv.put(put("", "x")).await.unwrap_err(), invalid, "key");
     named(kv.put(put(&"k".repeat(1_025), "x")).await.unwrap_err(), invalid, "key");
     named(kv.put(put("k", &"x".repeat((1 << 20) + 1))).await.unwrap_err(), invalid, "value");
-    let request = kv::PutRequest { ttl_ms: Some(0), ..put("k", "x") };
-    named(kv.put(request).await.unwrap_err(), invalid, "ttl_ms");
+    let ten_years = 87_600 * 3_600_000;
+    for ttl_ms in [0, ten_years + 1, u64::MAX] {
+        let request = kv::PutRequest { ttl_ms: Some(ttl_ms), ..put("k", "x") };
+        let expected = format!("ttl_ms: takes 1 to 315360000000 (87600h), got {ttl_ms}");
+        named(kv.put(request).await.unwrap_err(), invalid, &expected);
+        let within = Operation::Put(kv::PutRequest { ttl_ms: Some(ttl_ms), ..put("k", "x") });
+        let batch = kv::BatchRequest { operations: vec![operation(within)] };
+        named(kv.batch(batch).await.unwrap_err(), invalid, "operations[0].put.ttl_ms: takes 1 to ");
+    }
+    let longest = kv::PutRequest { ttl_ms: Some(ten_years), ..put("ten years", "x") };
+    assert!(kv.put(longest).await.unwrap().into_inner().expires_ms.is_some());
     let request = kv::PutRequest { condition: Some(kv::Condition { condition: None }), ..put("k", "x") };
     named(kv.put(request).await.unwrap_err(), invalid, "condition");
     let request = kv::ListRequest { limit: 1_001, ..Default::default() };
