@@ -1,4 +1,5 @@
-//! What went wrong with one thing, a peer or a URL, in short: how often, what last, and when that was.
+//! What went wrong with one thing, a peer or a URL, in short: how often, what last, and when that was. What has worked
+//! since is told no more; it stays counted.
 
 use super::clip;
 use crate::time::Monotonic;
@@ -7,7 +8,7 @@ use crate::time::Monotonic;
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     count: u64,
-    /// When, and why; `None` while nothing did.
+    /// When, and why; `None` when nothing did since it last worked.
     last: Option<(Monotonic, String)>,
 }
 
@@ -16,6 +17,11 @@ impl Failures {
     pub(super) fn add(&mut self, now: Monotonic, reason: &str) {
         self.count += 1;
         self.last = Some((now, clip(reason)));
+    }
+
+    /// It works: what went wrong before is over.
+    pub(super) fn over(&mut self) {
+        self.last = None;
     }
 
     /// How often.
@@ -52,5 +58,7 @@ mod tests {
         other.add(Monotonic(Duration::from_secs(1)), "early");
         assert_eq!((one.with(Some(&other)), other.with(Some(&one))), ((2, "late"), (2, "late")));
         assert_eq!(one.with(None), (1, "late"));
+        one.over();
+        assert_eq!((one.with(None), one.with(Some(&other))), ((1, ""), (2, "early")));
     }
 }

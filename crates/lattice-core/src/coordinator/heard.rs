@@ -97,6 +97,11 @@ impl Coordinator {
         let node = announcement.node;
         match self.hearing.hear(announcement, via) {
             Ok(heard) => {
+                // While roots differ, why the last pull failed is still of use.
+                let agrees = *route == Route::P2p && self.divergence.count(&node) == 0;
+                if let Some(peer) = self.peers.get_mut(&node).filter(|_| agrees) {
+                    peer.failures.over();
+                }
                 self.believed(now, announcement, via, heard, wall, effects);
                 self.compare(now, node, route, wall, effects);
                 None

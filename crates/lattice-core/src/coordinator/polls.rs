@@ -123,7 +123,10 @@ impl Coordinator {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let unconfirmed = peer.unconfirmed.take();
         match route {
-            Route::P2p => peer.greet_at = None,
+            Route::P2p => {
+                peer.greet_at = None;
+                peer.failures.over();
+            }
             Route::Http { url } => {
                 // It may lead elsewhere by now.
                 let known = self.book.get_mut(url).filter(|known| known.state == UrlState::Of(node));

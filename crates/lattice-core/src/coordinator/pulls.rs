@@ -381,7 +381,14 @@ impl Coordinator {
         if let Some(known) = self.peers.get_mut(&peer) {
             match outcome {
                 Outcome::Healed if repaired.is_some() => {}
-                Outcome::Healed => known.healed = Some(Healed { id: ended.id, path, epoch }),
+                Outcome::Healed => {
+                    known.healed = Some(Healed { id: ended.id, path, epoch });
+                    let url = route.as_ref().and_then(Route::url);
+                    url.and_then(|url| self.book.get_mut(url))
+                        .into_iter()
+                        .for_each(|url| url.failures.over());
+                    known.failures.over();
+                }
                 Outcome::Stale => {}
                 Outcome::Refused
                 | Outcome::Lied

@@ -94,7 +94,7 @@ pub struct PeerStatus {
     /// What went wrong so far with the peer itself (hellos over P2P, refused announcements, failed pulls), and at
     /// [`Self::url`] (polls, hellos, pulls without an answer). Errors of other URLs are theirs alone.
     pub errors: u64,
-    /// The last of these; empty for none.
+    /// The last of these that nothing has worked after; empty for none.
     pub last_error: String,
 }
 
@@ -120,6 +120,6 @@ pub struct UrlStatus {
     pub works: bool,
     /// Polls, hellos and pulls that failed there.
     pub errors: u64,
-    /// The last failure; empty for none.
+    /// The last failure; empty for none, and when it has worked since.
     pub last_error: String,
 }

@@ -534,6 +534,43 @@ fn a_peer_is_shown_with_the_errors_of_its_own_url() {
 }
 
 #[test]
+fn an_error_that_a_success_has_followed_is_counted_and_told_no_more() {
+    let mut bench = Bench::new(&[A], &[URL_A]);
+    let told = |bench: &Bench| {
+        let status = bench.coordinator.status(bench.now);
+        (status.peers[0].errors, status.peers[0].last_error.clone(), status.urls[0].last_error.clone())
+    };
+    let none = String::new;
+    bench.hear(Event::PollFailed { url: URL_A.into(), reason: "refused".into() });
+    bench.polled(URL_A, A, 1);
+    assert_eq!(
+        told(&bench),
+        (1, "refused".into(), "refused".into()),
+        "a state that answers is only half of it"
+    );
+    bench.greeted(A, http(URL_A));
+    assert_eq!(told(&bench), (1, none(), none()));
+
+    // Over P2P, a hello that is answered shows it, and an announcement while the roots agree.
+    bench.sensor(&[A]);
+    let fail = |bench: &mut Bench| {
+        bench.hear(Event::GreetFailed { peer: A, route: Route::P2p, reason: "timeout".into() })
+    };
+    fail(&mut bench);
+    assert_eq!(told(&bench), (2, "hello: timeout".into(), none()));
+    bench.greeted(A, Route::P2p);
+    assert_eq!(told(&bench), (2, none(), none()));
+    fail(&mut bench);
+    bench.heartbeat(A, 1);
+    assert_eq!(told(&bench), (3, none(), none()));
+    bench.heartbeat(A, 2);
+    assert_eq!(bench.count(A), 1);
+    fail(&mut bench);
+    bench.heartbeat(A, 2);
+    assert_eq!(told(&bench).1, "hello: timeout", "while they differ it is of use");
+}
+
+#[test]
 fn urls_lead_to_us_to_strangers_and_to_others_than_before() {
     let mut bench = Bench::new(&[A, B], &[URL_A, URL_B]);
     let effects = bench.polled(URL_A, US, 1);

@@ -220,6 +220,7 @@ impl Url {
     pub(super) fn ours(&mut self) {
         self.works = true;
         self.told = false;
+        self.failures.over();
     }
 
     /// The last hello was answered well.
@@ -241,9 +242,14 @@ impl Url {
         !std::mem::replace(&mut self.told, true)
     }
 
-    /// Whether operators are to be told that it works again, which they are once.
+    /// A hello was answered well, and perhaps a poll: then what went wrong before is over. Whether operators are to be told
+    /// that it works again, which they are once.
     pub(super) fn recovered(&mut self) -> bool {
-        let recovered = self.told && self.works && self.exchanges();
+        let works = self.works && self.exchanges();
+        if works {
+            self.failures.over();
+        }
+        let recovered = self.told && works;
         self.told &= !recovered;
         recovered
     }

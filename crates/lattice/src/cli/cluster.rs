@@ -124,7 +124,8 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
     if !status.clock_error.is_empty() {
         lines.push(("clock", status.clock_error.clone()));
     }
-    for failed in &status.url_errors {
+    // What has worked since has no last error.
+    for failed in status.url_errors.iter().filter(|failed| !failed.last_error.is_empty()) {
         lines.push(("url", format!("{}: {} errors, last: {}", failed.url, failed.errors, failed.last_error)));
     }
     lines.into_iter().try_for_each(|(name, value)| out.line(&format!("{name:<17} {value}")))

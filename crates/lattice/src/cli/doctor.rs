@@ -196,6 +196,7 @@ fn peers(status: &StatusResponse, find: &mut impl FnMut(Level, String, &'static 
     for peer in &status.peers {
         let key: String = hex::encode(&peer.node).chars().take(8).collect();
         let name = if peer.name.is_empty() { key } else { peer.name.clone() };
+        // An error that a success has followed is told no more.
         let last = if peer.last_error.is_empty() { String::new() } else { format!(" ({})", peer.last_error) };
         match peer.state() {
             PeerState::Down => {
@@ -216,13 +217,17 @@ fn peers(status: &StatusResponse, find: &mut impl FnMut(Level, String, &'static 
             find(Level::Warn, what, "see \"When roots stay different\" in docs/operations.md");
         }
     }
-    for failed in &status.url_errors {
-        let what = format!("{} failed {} times: {}", failed.url, failed.errors, failed.last_error);
-        find(
-            Level::Warn,
-            what,
-            "see whether coordinator.http_peers is right, and its certificate is trusted",
-        );
+    // What has worked since has no last error.
+    for failed in status.url_errors.iter().filter(|failed| !failed.last_error.is_empty()) {
+        let times = if failed.errors == 1 { "once".to_owned() } else { format!("{} times", failed.errors) };
+        let advice = match failed.url.starts_with("https:") {
+            true => {
+                "see whether coordinator.http_peers is right, that node runs, and its certificate is trusted \
+                 (coordinator.http_ca)"
+            }
+            false => "see whether coordinator.http_peers is right, and that node runs and trusts this one",
+        };
+        find(Level::Warn, format!("{} failed {times}: {}", failed.url, failed.last_error), advice);
     }
 }
 
@@ -281,7 +286,7 @@ mod tests {
                     status.url_errors.push(UrlError {
                         url: "http://x".into(),
                         errors: 2,
-                        ..UrlError::default()
+                        last_error: "refused".into(),
                     })
                 },
                 Level::Warn,
@@ -313,6 +318,24 @@ mod tests {
         status.peers.clear();
         status.set_health(Health::Optimal);
         assert!(advice(&status).contains("--accept-loss"));
+    }
+
+    #[test]
+    fn what_has_worked_since_it_failed_is_no_finding() {
+        let failed = |url: &str, last_error: &str| UrlError {
+            url: url.into(),
+            errors: 4,
+            last_error: last_error.into(),
+        };
+        let mut status = well();
+        status.peers[0].errors = 3;
+        status.url_errors.push(failed("http://x", ""));
+        assert_eq!(diagnose(&status, None, None), []);
+        status.url_errors = vec![failed("http://x", "refused"), failed("https://y", "refused")];
+        let findings = diagnose(&status, None, None);
+        let of_certificates: Vec<bool> =
+            findings.iter().map(|finding| finding.advice.contains("certificate")).collect();
+        assert_eq!(of_certificates, [false, true], "{findings:?}");
     }
 
     #[test]
