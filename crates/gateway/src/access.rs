@@ -68,6 +68,7 @@ const RESTORE_RPC: &str = "/lattice.kv.v1.KeyValue/Restore";
 const WATCH_EVENTS: &str = "/lattice.coordinator.v1.SyncCoordinator/WatchEvents";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+const REFLECTION_BEFORE: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 
 const OPEN: Access = Access::Open;
 const READ: Access = Access::Needs(Role::Read);
@@ -129,6 +130,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("POST", "/grpc.health.v1.Health/Check", OPEN, 200),
     row("POST", HEALTH_WATCH, READ, 200),
     row("POST", REFLECTION, READ, 200),
+    row("POST", REFLECTION_BEFORE, READ, 200),
 ];
 
 const fn row(method: &'static str, route: &'static str, access: Access, success: u16) -> Row {
@@ -178,7 +180,10 @@ pub(crate) fn access(method: &Method, route: &str) -> Option<Access> {
 
 /// Whether a call of this gRPC method may last as long as its caller likes.
 pub(crate) fn streams(route: &str) -> bool {
-    matches!(route, WATCH | BACKUP | RESTORE_RPC | WATCH_EVENTS | HEALTH_WATCH | REFLECTION)
+    matches!(
+        route,
+        WATCH | BACKUP | RESTORE_RPC | WATCH_EVENTS | HEALTH_WATCH | REFLECTION | REFLECTION_BEFORE
+    )
 }
 
 /// Whether a route is asked by probes, which decide about the life of the node.

@@ -34,11 +34,13 @@ const DEADLINE: &str = "grpc-timeout";
 const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 /// What this port serves; reflection tells of no more, though the descriptors hold all of the node.
-const SERVED: [&str; 4] = [
+const SERVED: [&str; 5] = [
     "lattice.kv.v1.KeyValue",
     "lattice.coordinator.v1.SyncCoordinator",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
+    // What older tools ask, such as grpcurl before 1.9.
+    "grpc.reflection.v1alpha.ServerReflection",
 ];
 
 /// All gRPC services of the port, and the reporter that ends health watches.
@@ -49,15 +51,23 @@ pub(crate) async fn services(
     for name in SERVED {
         reporter.set_service_status(name, ServingStatus::Serving).await;
     }
-    let reflection = SERVED
-        .into_iter()
-        .fold(tonic_reflection::server::Builder::configure(), |builder, name| builder.with_service_name(name))
-        .register_encoded_file_descriptor_set(lattice_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        SERVED
+            .into_iter()
+            .fold(tonic_reflection::server::Builder::configure(), |builder, name| {
+                builder.with_service_name(name)
+            })
+            .register_encoded_file_descriptor_set(lattice_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // Either tells of both.
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+            .include_reflection_service(false)
+    };
     let passed = Passed(app);
     let routes = Routes::new(health.max_decoding_message_size(QUESTION_BYTES_MAX))
-        .add_service(reflection)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
         .add_service(KeyValueServer::new(passed.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(SyncCoordinatorServer::new(passed).max_decoding_message_size(QUESTION_BYTES_MAX));
     Ok((grpc::layered(routes), reporter))

@@ -150,12 +150,17 @@ impl Server {
     }
 
     async fn grpc(self, route: &'static str, mut request: Request<Body>) -> Response {
-        // What is not in the table is for nobody less, whatever the router may know of it.
-        let access = access::access(&Method::POST, route).unwrap_or(Access::Needs(Role::Admin));
-        match self.app.auth.check(request.headers(), access) {
+        let access = access::access(&Method::POST, route);
+        // What there is, strangers are not told.
+        match self.app.auth.check(request.headers(), access.unwrap_or(Access::Needs(Role::Read))) {
             Ok(grant) => request.extensions_mut().insert(grant),
             Err(denied) => return denied.status().into_http::<Body>(),
         };
+        if access.is_none() {
+            // Whatever the router may know of it.
+            let path = shortened(request.uri().path());
+            return tonic::Status::unimplemented(format!("no method {path}")).into_http::<Body>();
+        }
         // Also in place of a longer one: who never sends the rest of a call must not keep its place.
         let request_timeout = self.app.settings.request_timeout;
         if !access::streams(route) && !in_time(request.headers(), request_timeout) {

@@ -17,6 +17,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1alpha as before;
 
 use crate::client::{DEADLINE, get, put};
 use crate::fakes::{Fakes, Node, PEER};
@@ -186,10 +187,25 @@ async fn the_port_tells_its_health_and_its_services() {
         [
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
             "lattice.coordinator.v1.SyncCoordinator",
             "lattice.kv.v1.KeyValue",
         ]
     );
+    // What older tools ask of it.
+    let mut client = before::server_reflection_client::ServerReflectionClient::new(channel(&node));
+    for symbol in ["lattice.kv.v1.KeyValue", "grpc.reflection.v1.ServerReflection"] {
+        let ask = before::ServerReflectionRequest {
+            message_request: Some(before::server_reflection_request::MessageRequest::FileContainingSymbol(
+                symbol.to_owned(),
+            )),
+            ..Default::default()
+        };
+        let answers = client.server_reflection_info(tokio_stream::iter([ask])).await.unwrap();
+        let answer = answers.into_inner().next().await.unwrap().unwrap().message_response.unwrap();
+        use before::server_reflection_response::MessageResponse::FileDescriptorResponse;
+        assert!(matches!(answer, FileDescriptorResponse(_)), "{symbol}: {answer:?}");
+    }
     // The store's inner half is not for clients.
     let seals = StateStoreClient::new(channel(&node)).seals(SealsRequest {}).await;
     assert_eq!(seals.unwrap_err().code(), Code::Unimplemented);
@@ -238,6 +254,16 @@ async fn calls_ask_for_their_role_too() {
         );
         assert_eq!(code(node_api.trust(with(token, add())).await.err()), add_trust, "{token:?}");
         assert_eq!(code(node_api.trust(with(token, list())).await.err()), list_trust, "{token:?}");
+    }
+    // What does not exist is told to whoever may ask anything.
+    for (token, code) in [
+        (None, Code::Unauthenticated),
+        (Some("x"), Code::Unauthenticated),
+        (Some("r"), Code::Unimplemented),
+        (Some("a"), Code::Unimplemented),
+    ] {
+        let seals = StateStoreClient::new(channel(&node)).seals(with(token, SealsRequest {})).await;
+        assert_eq!(seals.unwrap_err().code(), code, "{token:?}");
     }
     // Signed, or no secret.
     node_api.state(coordinator::StateRequest {}).await.unwrap();
