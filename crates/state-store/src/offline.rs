@@ -1,5 +1,6 @@
 //! Checks a stopped store, and lets an operator accept what it lost.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use lattice_runtime::identity::{self, DataDir, Lock, NodeKey};
@@ -45,6 +46,15 @@ pub enum Error {
     /// It keeps nothing.
     #[error("store.engine: a store in memory leaves nothing to check")]
     Memory,
+    /// The check notes what it finds, and the storage engine writes when it opens its files.
+    #[error(
+        "{path}: is on a disk that cannot be written, which a check has to: copy the folder to one that can, and check the \
+         copy (node.data_dir)"
+    )]
+    ReadOnly {
+        /// The node's folder.
+        path: PathBuf,
+    },
     /// The node's key or folder is refused, or another process has it.
     #[error(transparent)]
     Identity(#[from] identity::Error),
@@ -73,9 +83,11 @@ impl From<Error> for Failure {
             Error::Identity(error) => error.into(),
             Error::Service(error) => error.into(),
             Error::Memory => Self::config(error),
-            Error::Nothing { .. } | Error::Opening(_) | Error::Engine(_) | Error::Io { .. } => {
-                Self::refused(error)
-            }
+            Error::Nothing { .. }
+            | Error::ReadOnly { .. }
+            | Error::Opening(_)
+            | Error::Engine(_)
+            | Error::Io { .. } => Self::refused(error),
         }
     }
 }
@@ -108,7 +120,7 @@ impl Stopped {
         }
         let settings = service::settings(config)?;
         let data_dir = DataDir::open(&config.node.data_dir, &config.node.cluster)?;
-        let lock = data_dir.lock(FOLDER)?;
+        let lock = data_dir.lock(FOLDER).map_err(|error| unwritable(error, &config.node.data_dir))?;
         let key = NodeKey::load(&config.node.key_file)?;
         let cache_bytes = config.store.cache_mb << 20;
         Ok(Self { folder, disk, cache_bytes, settings, key, clock: Clock::system(), _lock: lock })
@@ -119,6 +131,15 @@ impl Stopped {
         let key = self.key.signing_key().clone();
         let (disk, settings) = (self.disk, self.settings.clone());
         open(Opening { folder: &self.folder, disk, cache_bytes: self.cache_bytes, settings, key, now: &now })
+    }
+}
+
+fn unwritable(error: identity::Error, data_dir: &Path) -> Error {
+    match error {
+        identity::Error::Io { source, .. } if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+            Error::ReadOnly { path: data_dir.to_owned() }
+        }
+        error => error.into(),
     }
 }
 

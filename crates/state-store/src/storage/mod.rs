@@ -5,6 +5,7 @@
 //! keyspace; [`Storage::commit`] returns only when the batch would survive a loss of power. What keys and
 //! values mean is the business of `format`.
 
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -46,9 +47,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error(
-        "open database {path}: {source}: must be in a folder that this process can write (node.data_dir)"
-    )]
+    #[error("open database {path}: {source}: {} (node.data_dir)", cure(source.kind()))]
     Io {
         /// The database.
         path: PathBuf,
@@ -63,6 +62,17 @@ pub enum OpenError {
         /// What the storage engine says.
         reason: String,
     },
+}
+
+/// What would help.
+fn cure(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "its disk is full: make room before the next start"
+        }
+        ErrorKind::ReadOnlyFilesystem => "must be on a disk that can be written",
+        _ => "must be in a folder that this process can write",
+    }
 }
 
 /// The disk failed us. Whoever sees this on a commit must not go on as if nothing happened: what was in the

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use lattice_proto::kv::v1 as kv;
 use lattice_proto::{reason, store::v1 as wire};
+use state_store::offline;
 use tonic::Code;
 
 use crate::harness::{Store, bytes, config, folder, put, until};
@@ -34,6 +35,18 @@ impl Disk {
     /// Takes up so much of it.
     fn fill(&self, mib: usize) {
         std::fs::write(self.0.join("filler"), vec![1; mib << 20]).unwrap();
+    }
+
+    /// Takes up what is left.
+    fn fill_up(&self) {
+        let mut filler = std::fs::File::create(self.0.join("filler")).unwrap();
+        while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+    }
+
+    /// Nothing can be written to it any more.
+    fn make_read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap();
+        assert!(status.success());
     }
 
     fn clear(&self) {
@@ -89,4 +102,22 @@ async fn a_full_disk_makes_the_store_read_only_until_there_is_room() {
     store.put("after", "1").await;
     store.sealed(written.len() as u64 + 1).await;
     store.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_store_that_cannot_be_written_says_what_to_do() {
+    let folder = folder();
+    let Some(disk) = Disk::mount(&folder.path().join("disk"), 160) else { return };
+    let config = config(&disk.0.join("data"), None);
+    let store = Store::start(&config).await;
+    store.put("key", "value").await;
+    store.stop().await;
+    disk.fill_up();
+    let full = offline::check(&config, |_, _| {}).unwrap_err().to_string();
+    assert!(full.contains("No space left on device"), "{full}");
+    assert!(!full.contains("must be in a folder that this process can write"), "{full}");
+    disk.clear();
+    disk.make_read_only();
+    let refused = offline::check(&config, |_, _| {}).unwrap_err().to_string();
+    assert!(refused.contains("copy the folder"), "{refused}");
 }
