@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use http::header;
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use lattice_proto::kv::v1 as wire;
 use tokio::sync::OwnedSemaphorePermit;
@@ -112,6 +113,9 @@ pub(super) async fn restore(
 ) -> Result<Json<json::Restored>, Problem> {
     let (parts, body) = request.into_parts();
     let any_cluster = Query::parse(&parts.uri, &["any_cluster"])?.flag("any_cluster")?;
+    if body.is_end_stream() {
+        return Err(Problem::new(Kind::BodyInvalid, "the body is empty: send a backup"));
+    }
     let pieces = pieces(body, any_cluster, app.stopping.clone());
     let answer = app.kv_streams().restore(pieces).await;
     let answer = answer.map_err(|status| Sibling::KeyValue.problem(&status))?.into_inner();

@@ -89,6 +89,9 @@ async fn backups_and_restores_pass_through_in_pieces() {
     assert_eq!(restored.json()["cluster"], "any");
     let refused = send(node.address, "POST", "/v1/restore", &[], b"bad").await;
     refused.problem(400, "request-refused");
+    let refused = send(node.address, "POST", "/v1/restore", &[], b"").await;
+    refused.problem(400, "body-invalid");
+    assert_eq!(refused.json()["detail"], "the body is empty: send a backup");
     let refused = send(node.address, "POST", "/v1/restore?any_cluster=yes", &[], b"x").await;
     refused.problem(400, "parameter-invalid");
     node.stop().await;

@@ -81,8 +81,10 @@ impl Connection {
             .connect_timeout(CONNECT_WITHIN)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_ANSWERED_WITHIN);
+        // Authorities that cannot be used are told of, whether they are needed or not.
+        let trust = trust(ca)?;
         if origin.scheme_str() == Some("https") {
-            endpoint = endpoint.tls_config(trust(ca)?).map_err(|error| {
+            endpoint = endpoint.tls_config(trust).map_err(|error| {
                 Failure::usage(format!("cannot check the node's certificate: {}", innermost(&error)))
             })?;
         }
@@ -126,6 +128,10 @@ impl Connection {
             tonic::Code::NotFound => Failure::not_found(status.message()),
             tonic::Code::InvalidArgument => Failure::usage(status.message().to_owned()),
             tonic::Code::Unavailable => Failure::refused(format!("{}: {}", self.url, root_cause(status))),
+            // What comes with an error below it is no answer of the node.
+            _ if std::error::Error::source(status).is_some() => {
+                Failure::refused(format!("{}: {}", self.url, root_cause(status)))
+            }
             _ => Failure::refused(format!("{:?}: {}", status.code(), status.message())),
         }
     }
@@ -178,7 +184,7 @@ mod tests {
         assert!(open().contains("cannot be read"), "{}", open());
         std::fs::write(&path, "no PEM").unwrap();
         assert!(open().contains("is not a PEM file with certificates"), "{}", open());
-        assert!(Connection::open("http://node", None, Some(&path)).is_ok());
+        assert!(Connection::open("http://node", None, Some(&path)).is_err(), "also where none are needed");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::output::{Failure, Output, rfc3339, time};
 
 /// The most entries that one question asks for.
 const PAGE_MAX: u32 = 1_000;
-/// The widest value shown in a table.
+/// The widest key or value shown in a table.
 const SHOWN_CHARS_MAX: usize = 60;
 
 /// Prints the bytes of a value, or the whole entry as JSON.
@@ -93,7 +93,7 @@ pub(crate) async fn list(node: Connection, out: Output, prefix: String, limit: u
         .iter()
         .map(|entry| {
             vec![
-                escaped(&String::from_utf8_lossy(&entry.key)),
+                shown(&entry.key),
                 shown(value_of(entry)),
                 entry.expires_ms.map_or_else(|| "-".to_owned(), time),
             ]
@@ -155,7 +155,7 @@ pub(super) fn version_text(version: Option<&Version>) -> String {
         .map_or_else(String::new, |version| format!("{:016x}-{}", version.hlc, hex::encode(&version.writer)))
 }
 
-/// A value on one line of a table.
+/// A key or a value on one line of a table; JSON output has all of it.
 pub(super) fn shown(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) => {
