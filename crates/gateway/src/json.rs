@@ -280,7 +280,7 @@ pub(crate) struct Heals {
 pub(crate) struct Heal {
     id: String,
     peer: Option<String>,
-    /// As people call the peer: its name on P2P, its URL on HTTP.
+    /// As people call the peer: its name, or where that is not known yet its URL on HTTP.
     peer_name: Option<String>,
     path: Option<&'static str>,
     outcome: String,

@@ -29,7 +29,7 @@ pub struct Heal {
     pub id: String,
     /// The peer's key, 64 hex characters.
     pub node: String,
-    /// The peer as people call it: its name on P2P, its URL on HTTP.
+    /// The peer as people call it: its name, or where that is not known yet its URL on HTTP.
     pub peer: String,
     /// `P2P` or `HTTP`: where it ended.
     pub path: String,

@@ -241,7 +241,7 @@ async fn two_nodes_heal_over_http_and_keep_the_record() {
     .await;
     let heals = a.heals().await;
     let heal = heals.iter().find(|heal| heal.entries_merged == 3).unwrap();
-    assert_eq!((heal.path(), heal.peer.as_str()), (wire::Path::Http, url_of_b.as_str()));
+    assert_eq!((heal.path(), heal.peer.as_str()), (wire::Path::Http, "node-2"));
     assert_eq!(heal.node, b.node().as_bytes().as_slice());
     assert!(heal.rounds > 0 && heal.bytes_in > 0 && heal.bytes_out > 0);
 
