@@ -126,11 +126,9 @@ async fn a_pair_heals_after_its_line_was_cut_one_way(path: Path) {
 
 /// What was merged before the cut is neither merged nor fetched again, but for the answer that was on its way.
 async fn a_pull_that_is_cut_in_the_middle_goes_on(path: Path) {
-    const KEYS: usize = 320;
+    const KEYS: usize = 160;
     const VALUE: usize = 64 << 10;
-    // Slow enough to be cut. A pull that is may end as late as twelve times the request timeout and what the budget keeps
-    // a question back: so much that both fit into what is waited here.
-    let settings = [SETTINGS, &["coordinator.pull_bytes_per_s=4194304"]].concat();
+    let settings = [SETTINGS, &["coordinator.pull_bytes_per_s=2097152"]].concat();
     let mut nodes = Nodes::new(path, 2, &settings).unwrap();
     nodes.start([0]).await;
     write(&nodes.clients[0], "state", KEYS, VALUE).await;
