@@ -133,6 +133,8 @@ async fn a_pull_that_is_cut_in_the_middle_goes_on(path: Path) {
     nodes.start([0]).await;
     write(&nodes.clients[0], "state", KEYS, VALUE).await;
     let written = current_epoch();
+    // By then the deltas of these writes are gone, so that a pull has to bring all of it.
+    sealed(&nodes.clients[0], written).await;
     nodes.start([1]).await;
     let second = nodes.clients[1].clone();
     eventually("a part of the state", async || (keys(&second, "state").await? > 0).then_some(())).await;
@@ -202,6 +204,11 @@ async fn meet(path: Path, nodes: &Nodes, indexes: &[usize], peers: u64) {
 async fn converged(nodes: &Nodes, written: u64) {
     let clients: Vec<&Client> = nodes.clients.iter().collect();
     eventually("one root everywhere", async || common_root(&clients, written).await).await;
+}
+
+/// Waits until a node has a root that stands for what was written before an epoch ended.
+async fn sealed(client: &Client, written: u64) {
+    eventually("the seal of what was written", async || common_root(&[client], written).await).await;
 }
 
 /// Waits until each node has a root of its own that stands for what was written before an epoch ended.
