@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::backup::{self, Pieces, Places};
 use crate::engine::{Condition, MAX_OPERATIONS, Op, Page, ProveError, Proved, Reader, Written};
 use crate::in_place::InPlace;
+use crate::serving::Turns;
 use crate::watch::{self, Answers, Source};
 use crate::writer::{Writer, now, status};
 
@@ -37,18 +38,27 @@ pub(crate) struct KeyValue {
     clock: Clock,
     places: Places,
     in_place: Arc<InPlace>,
+    turns: Arc<Turns>,
     stopping: CancellationToken,
 }
 
 impl KeyValue {
-    /// The service over a store; its streams end with `stopping`. Within a runtime, which is the one that it serves on.
-    pub(crate) fn new(reader: Reader, writer: Writer, clock: Clock, stopping: CancellationToken) -> Self {
+    /// The service over a store, to which peers leave the `turns`; its streams end with `stopping`. Within a runtime,
+    /// which is the one that it serves on.
+    pub(crate) fn new(
+        reader: Reader,
+        writer: Writer,
+        clock: Clock,
+        turns: Arc<Turns>,
+        stopping: CancellationToken,
+    ) -> Self {
         let in_place = Arc::new(InPlace::new(Handle::current().metrics().num_workers()));
-        Self { reader, writer, clock, places: Places::default(), in_place, stopping }
+        Self { reader, writer, clock, places: Places::default(), in_place, turns, stopping }
     }
 
     /// The entry of a key, where reading it holds up nobody.
     fn at_once(&self, key: &Key) -> Option<Option<Entry>> {
+        self.turns.client_calls();
         self.in_place.run(|| self.clock.monotonic(), || self.reader.current_at_once(key))?
     }
 
@@ -68,6 +78,7 @@ impl KeyValue {
     }
 
     async fn write_one(&self, op: Op) -> Result<Written, Status> {
+        self.turns.client_calls();
         let written = self.writer.write(vec![op], trace::current_traceparent()).await;
         // The client named no operations: its own field is what it reads of.
         let written = written.map_err(|status| {
@@ -134,6 +145,7 @@ impl wire::key_value_server::KeyValue for KeyValue {
         &self,
         request: Request<wire::ListRequest>,
     ) -> Result<Response<wire::ListResponse>, Status> {
+        self.turns.client_calls();
         let page = page(request.into_inner())?;
         let (reader, now) = (self.reader.clone(), now(&self.clock));
         let listed = blocking(move || reader.list(&page, now)).await?.map_err(|error| status(&error))?;
@@ -147,6 +159,7 @@ impl wire::key_value_server::KeyValue for KeyValue {
         &self,
         request: Request<wire::BatchRequest>,
     ) -> Result<Response<wire::BatchResponse>, Status> {
+        self.turns.client_calls();
         let operations = request.into_inner().operations;
         if operations.is_empty() || operations.len() > MAX_OPERATIONS {
             let count = operations.len();
@@ -185,6 +198,7 @@ impl wire::key_value_server::KeyValue for KeyValue {
         &self,
         request: Request<wire::ProveRequest>,
     ) -> Result<Response<wire::ProveResponse>, Status> {
+        self.turns.client_calls();
         let request = request.into_inner();
         let key = convert::key("key", request.key)?;
         let (reader, epoch) = (self.reader.clone(), request.epoch.map(Epoch));

@@ -9,7 +9,7 @@
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
 //! - `checking`: the walk over everything, in the background; [`offline`]: the same on a stopped store.
 //! - [`service`], with `kv`, `watch`, `backup` and `state`: the gRPC services, from start to end; `in_place`: which
-//!   reads need no thread of their own.
+//!   reads need no thread of their own; `serving`: how peers stand back for clients.
 
 mod backup;
 pub mod challenges;
@@ -24,6 +24,7 @@ pub mod opening;
 pub mod peers;
 pub mod salvage;
 pub mod service;
+mod serving;
 mod state;
 pub mod storage;
 pub mod verdict;

@@ -82,6 +82,27 @@ pub struct Random {
     pub challenge: Challenge,
 }
 
+/// A request that was looked at, and what was found.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    signed: Signed,
+    content: Result<(Header, Request), Refused>,
+}
+
+impl Opened {
+    /// Whether to answer it takes more than a few reads.
+    pub(crate) fn is_costly(&self) -> bool {
+        let ask = self.content.as_ref().map(|(_, request)| &request.ask);
+        matches!(ask, Ok(Ask::Walk { .. } | Ask::Fetch { .. }))
+    }
+
+    /// The same, to be refused.
+    pub(crate) fn refused(self, Refusal { reason, detail }: Refusal) -> Self {
+        let refused = |(header, _)| Refused { reason, detail, header: Some(Box::new(header)) };
+        Self { content: self.content.and_then(|content| Err(refused(content))), ..self }
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Debug)]
 pub struct Exchanged {
@@ -120,9 +141,15 @@ impl Peers {
 
     /// Answers a request. Reads the disk.
     pub fn exchange(&self, signed: &Signed, now: Now, random: Random) -> Exchanged {
+        self.answer(self.open(signed.clone(), now), now, random)
+    }
+
+    /// Checks who sent a request, and whether it is in order. That takes the same little time for each, and reads next
+    /// to nothing.
+    pub(crate) fn open(&self, signed: Signed, now: Now) -> Opened {
         let settings = self.reader.settings();
-        let opened = open_request(
-            signed,
+        let content = open_request(
+            &signed,
             RequestChecks {
                 cluster: &settings.cluster,
                 node: self.reader.node(),
@@ -133,10 +160,16 @@ impl Peers {
                 },
             },
         );
+        Opened { signed, content }
+    }
+
+    /// Answers what was opened. Reads the disk, if [`Opened::is_costly`] says so.
+    pub(crate) fn answer(&self, opened: Opened, now: Now, random: Random) -> Exchanged {
+        let Opened { signed, content } = opened;
         let mut authentic = true;
-        let (header, answer, asked) = match opened {
+        let (header, answer, asked) = match content {
             Ok((header, request)) => {
-                let answer = self.answer(&header, &request, now);
+                let answer = self.answer_member(&header, &request, now);
                 let accepted = match &answer {
                     // It was in order; there was only nothing to give.
                     Answer::Refused(refusal) => refusal.reason == Reason::Empty,
@@ -164,7 +197,7 @@ impl Peers {
             Answer::Hello { .. } | Answer::Walk { .. } | Answer::Fetch { .. } | Answer::Bye => None,
         };
         let challenge = authentic.then_some(random.challenge);
-        let response = self.respond(signed, &header, answer, now, random.nonce, challenge);
+        let response = self.respond(&signed, &header, answer, now, random.nonce, challenge);
         // What strangers cost is bounded elsewhere, and is not to keep members waiting.
         let limit = self.limit.as_ref().filter(|_| authentic);
         let delay = limit.map_or(Duration::ZERO, |limit| limit.spend(response.body.len(), now));
@@ -178,7 +211,7 @@ impl Peers {
         Some(self.respond(signed, &header, Answer::Refused(refusal), now, random.nonce, None))
     }
 
-    fn answer(&self, header: &Header, request: &Request, now: Now) -> Answer {
+    fn answer_member(&self, header: &Header, request: &Request, now: Now) -> Answer {
         let ours = self.reader.settings().epoch_length;
         if let Some(carried) = &request.announcement {
             let theirs = carried.announcement.epoch_length;

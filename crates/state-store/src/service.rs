@@ -1,7 +1,7 @@
 //! The store as a service: opens files, answers gRPC, runs the writer, and ends in order.
 
 use std::collections::BTreeSet;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use crate::kv::KeyValue;
 use crate::metrics::Metrics;
 use crate::opening::{self, Opened, Opening};
 use crate::peers::{Limit, Peers};
+use crate::serving::Turns;
 use crate::state::{self, StateStore};
 use crate::storage::{self, Disk, MemoryStorage};
 use crate::writer::{self, Space, Writable, Writer};
@@ -40,7 +41,8 @@ const ENGINES: &[config::Engine] = &[
 ];
 /// How long calls in flight get at the end, and the writer after them.
 const GRACE: Duration = Duration::from_secs(10);
-/// The longest that an answer to a peer is kept back for `store.serve_bytes_per_s`.
+/// The longest that a peer waits for its turn, and the longest that its answer is then kept back for
+/// `store.serve_bytes_per_s`.
 const SERVE_DELAY_MAX: Duration = Duration::from_secs(2);
 /// The services whose health is told.
 const NAMES: [&str; 3] = ["", KEY_VALUE, "lattice.store.v1.StateStore"];
@@ -164,6 +166,8 @@ impl Service {
         let tasks = TaskGroup::new("state-store");
 
         let trusted: BTreeSet<NodeId> = members.effective().into_iter().map(NodeId).collect();
+        let processors = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let turns = Arc::new(Turns::new(processors));
         let state = StateStore {
             reader: reader.clone(),
             writer: writer.clone(),
@@ -171,13 +175,16 @@ impl Service {
             asked: broadcast::Sender::new(state::ASKED_MAX),
             followed: state::LocalWritesFollowed::new(&writer.published.local),
             exchanges: state::exchanges(),
+            turns: Arc::clone(&turns),
+            patience: serve_delay_max(config),
             clock: runtime.clock.clone(),
             tasks: tasks.clone(),
             metrics: metrics.clone(),
         };
         let bytes_per_s = config.store.check_bytes_per_s;
         let check = Check { clock: runtime.clock.clone(), metrics, bytes_per_s };
-        let key_value = KeyValue::new(reader.clone(), writer.clone(), runtime.clock.clone(), tasks.token());
+        let (clock, stopping) = (runtime.clock.clone(), tasks.token());
+        let key_value = KeyValue::new(reader.clone(), writer.clone(), clock, turns, stopping);
         let (health, health_service) = grpc::health();
         for name in NAMES {
             health.set_service_status(name, ServingStatus::Serving).await;
@@ -383,10 +390,15 @@ pub(crate) fn disk(engine: config::Engine) -> Result<Option<Disk>, Error> {
     }
 }
 
-/// What serving peers may cost. An answer that was kept back is to arrive before its asker gives up.
+/// What serving peers may cost.
 fn limit(config: &Config) -> Option<Limit> {
     let bytes_per_s = NonZeroU64::new(config.store.serve_bytes_per_s)?;
-    Some(Limit::new(bytes_per_s, SERVE_DELAY_MAX.min(config.coordinator.request_timeout / 2)))
+    Some(Limit::new(bytes_per_s, serve_delay_max(config)))
+}
+
+/// What waited for its turn, and was kept back then, is to arrive before its asker gives up.
+fn serve_delay_max(config: &Config) -> Duration {
+    SERVE_DELAY_MAX.min(config.coordinator.request_timeout / 3)
 }
 
 pub(crate) fn incarnations() -> Incarnations {

@@ -23,8 +23,9 @@ use crate::engine::{DamagedEntry, Origin, Reader, SealedEntries};
 use crate::kv::{blocking, entries};
 use crate::metrics::Metrics;
 use crate::peers::{Peers, Random};
+use crate::serving::Turns;
 use crate::verdict::Verdict;
-use crate::writer::{LocalWrites, Writer, now, status};
+use crate::writer::{self, LocalWrites, Writer, now, status};
 
 /// Peers that are answered at the same time; the next one is told to ask later.
 const EXCHANGES_MAX: usize = 32;
@@ -54,6 +55,9 @@ pub(crate) struct StateStore {
     pub(crate) asked: broadcast::Sender<wire::Asked>,
     pub(crate) followed: LocalWritesFollowed,
     pub(crate) exchanges: Arc<Semaphore>,
+    pub(crate) turns: Arc<Turns>,
+    /// How long a peer's question may wait for its turn.
+    pub(crate) patience: Duration,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskGroup,
     pub(crate) metrics: Metrics,
@@ -85,12 +89,27 @@ impl StateStore {
             return self.peers.refuse(&signed, refusal, now, random).ok_or_else(unreadable);
         };
         let peers = Arc::clone(&self.peers);
+        let mut opened = blocking(move || peers.open(signed, now)).await?;
+        let mut turn = None;
+        if opened.is_costly() {
+            turn = self.turns.next(self.patience).await;
+            if turn.is_none() {
+                let detail = "others are being answered: ask later".to_owned();
+                opened = opened.refused(Refusal { reason: Reason::Busy, detail });
+            }
+        }
+        let (peers, clock) = (Arc::clone(&self.peers), self.clock.clone());
         let span = tracing::Span::current();
-        // The room is kept until the disk was read, whether somebody still waits or not.
-        let answered = blocking(move || (span.in_scope(|| peers.exchange(&signed, now, random)), room));
-        let (exchanged, room) = answered.await?;
-        tokio::time::sleep(exchanged.delay).await;
-        drop(room);
+        // Room and turn are kept until the disk was read, whether somebody still waits or not.
+        let answered = blocking(move || {
+            let begun = writer::now(&clock);
+            let exchanged = span.in_scope(|| peers.answer(opened, begun, random));
+            (exchanged, clock.monotonic().saturating_sub(begun.monotonic.0), turn, room)
+        });
+        let (exchanged, took, turn, room) = answered.await?;
+        let rest = turn.as_ref().map_or(Duration::ZERO, |turn| self.turns.rest(turn, took));
+        tokio::time::sleep(exchanged.delay.max(rest)).await;
+        drop((turn, room));
         self.metrics.exchanged(exchanged.refused.as_ref().map(|refusal| refusal.reason));
         if let Some(asked) = exchanged.asked {
             // Nobody may be watching.
