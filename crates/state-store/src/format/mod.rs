@@ -15,6 +15,8 @@ pub(crate) mod history;
 pub(crate) mod keys;
 pub(crate) mod manifest;
 pub(crate) mod node;
+#[cfg(test)]
+mod properties;
 pub(crate) mod record;
 
 pub use frame::Damaged;
