@@ -15,6 +15,7 @@
 //! What a refusal looks like is decided in one place, [`problem`]; who may do what, in the table of routes.
 //! The gateway never reads the node's key, and depends on no other service's crate.
 
+mod accept;
 mod access;
 mod app;
 mod auth;

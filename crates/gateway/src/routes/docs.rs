@@ -14,10 +14,11 @@ use http::{HeaderMap, HeaderValue, header};
 use lattice_core::model::Digest;
 use utoipa_swagger_ui::Config;
 
+use crate::accept;
 use crate::access;
 use crate::json;
 use crate::openapi;
-use crate::problem::{Kind, Problem, shortened};
+use crate::problem::{self, Kind, Problem, shortened};
 
 /// Written once: it is the same for all.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::document().to_json().unwrap_or_default().into());
@@ -45,10 +46,8 @@ static ASKING_POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
 
 /// What a browser without a token gets of the page in place of `refusal`: the same, and a way to enter one.
 pub(crate) fn ask_for_token(route: &str, headers: &HeaderMap, refusal: Response) -> Response {
-    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let Some(policy) =
-        ASKING_POLICY.clone().filter(|_| route == access::DOCS && accepts.contains("text/html"))
-    else {
+    let asks = route == access::DOCS && accept::prefers_html(headers, problem::CONTENT_TYPE);
+    let Some(policy) = ASKING_POLICY.clone().filter(|_| asks) else {
         return refusal;
     };
     let (mut parts, _) = refusal.into_parts();
