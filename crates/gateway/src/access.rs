@@ -58,6 +58,8 @@ pub(crate) const RESTORE: &str = "/v1/restore";
 pub(crate) const DOCS: &str = "/docs";
 const DOCS_FILE: &str = "/docs/{file}";
 const DOCS_PREFIX: &str = "/docs/";
+const DASHBOARD_FILE: &str = "/dashboard/{file}";
+const DASHBOARD_PREFIX: &str = "/dashboard/";
 const TRUST_KEY: &str = "/api/lattice/trust/{key}";
 const TRUST_PREFIX: &str = "/api/lattice/trust/";
 pub(crate) const EXCHANGE: &str = "/sync/v1/exchange";
@@ -78,6 +80,7 @@ const ADMIN: Access = Access::Needs(Role::Admin);
 #[rustfmt::skip]
 pub(crate) const ROWS: &[Row] = &[
     row("GET", "/", OPEN, 200),
+    row("GET", DASHBOARD_FILE, OPEN, 200),
     row("GET", "/healthz", OPEN, 200),
     row("GET", "/readyz", OPEN, 200),
     row("GET", "/health", OPEN, 200),
@@ -145,7 +148,8 @@ pub(crate) fn route_of(path: &str) -> &'static str {
     if path.starts_with(PROOF_PREFIX) {
         return PROOF;
     }
-    for (prefix, route) in [(TRUST_PREFIX, TRUST_KEY), (DOCS_PREFIX, DOCS_FILE)] {
+    let one_below = [(TRUST_PREFIX, TRUST_KEY), (DOCS_PREFIX, DOCS_FILE), (DASHBOARD_PREFIX, DASHBOARD_FILE)];
+    for (prefix, route) in one_below {
         if path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
             return route;
         }
@@ -224,6 +228,9 @@ mod tests {
             ("/api/lattice/trust/ab", TRUST_KEY),
             ("/docs/swagger-ui.css", "/docs/{file}"),
             ("/docs/", OTHER),
+            ("/dashboard/main.js", DASHBOARD_FILE),
+            ("/dashboard", OTHER),
+            ("/dashboard/a/b", OTHER),
             ("/api/lattice/trust/", OTHER),
             ("/api/lattice/trust/a/b", OTHER),
             ("/lattice.kv.v1.KeyValue/Get", "/lattice.kv.v1.KeyValue/Get"),
@@ -242,6 +249,7 @@ mod tests {
             open,
             [
                 "/",
+                "/dashboard/{file}",
                 "/healthz",
                 "/readyz",
                 "/health",

@@ -3,6 +3,8 @@
 //! Conditions of writes are judged by the store, in the moment of the write; here they are only parsed.
 //! Conditions of reads save the body, and are judged here.
 
+use std::fmt::Display;
+
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lattice_core::model::Version;
@@ -36,19 +38,19 @@ pub(crate) fn of_delete(headers: &HeaderMap) -> Result<Option<Condition>, Proble
     of_write(headers)
 }
 
-/// Whether the client already holds what it asks for.
-pub(crate) fn unchanged(headers: &HeaderMap, version: &Version) -> bool {
+/// Whether the client already holds what it asks for: what now has `tag`, which holds no comma.
+pub(crate) fn unchanged(headers: &HeaderMap, tag: &impl Display) -> bool {
     if !headers.contains_key(IF_NONE_MATCH) {
         return false;
     }
-    let ours = version.to_string();
+    let ours = tag.to_string();
     headers
         .get_all(IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        // A read compares weakly (RFC 9110, 13.1.2). Versions hold no comma.
+        // A read compares weakly (RFC 9110, 13.1.2).
         .map(|tag| tag.strip_prefix("W/").unwrap_or(tag))
         .any(|tag| tag == "*" || unquoted(tag) == Some(ours.as_str()))
 }

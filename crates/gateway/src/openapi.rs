@@ -120,7 +120,7 @@ fn refusals(row: &Row) -> Vec<Kind> {
     const SIBLING: &[Kind] = &[ParameterInvalid, RequestRefused, Unavailable, NotSupported];
     let own: &[&[Kind]] = match (row.method, row.route) {
         ("GET", "/" | "/healthz" | "/metrics" | "/openapi.json" | "/docs") => &[],
-        ("GET", "/docs/{file}") => &[&[NotFound]],
+        ("GET", "/docs/{file}" | "/dashboard/{file}") => &[&[NotFound]],
         ("GET", "/readyz" | "/health") => &[&[NotReady]],
         ("GET", access::KV) => &[SIBLING, &[KeyInvalid, HeaderInvalid, KeyNotFound, Damaged, Recovering]],
         ("PUT", access::KV) => &[

@@ -1,6 +1,7 @@
 //! The HTTP routes. Each handler parses, calls one sibling, and shapes the answer.
 
 mod control;
+mod dashboard;
 mod docs;
 mod events;
 mod exchange;
@@ -33,6 +34,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 pub(crate) fn documented() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(ops::root))
+        .routes(routes!(dashboard::part))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))
         .routes(routes!(ops::health))

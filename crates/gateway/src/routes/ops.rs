@@ -5,25 +5,40 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header;
+use http::{HeaderMap, HeaderValue, header};
 use lattice_runtime::metrics::CONTENT_TYPE;
 use serde_json::json;
 
+use super::dashboard;
+use crate::accept;
 use crate::app::App;
 use crate::json::{Missing, Root, Well};
 use crate::problem::{Kind, Problem};
 use crate::ready;
 
-/// Says who answers, and whether it is ready.
+const JSON: &str = "application/json";
+
+/// Says who answers, and whether it is ready. A browser gets the dashboard.
 #[utoipa::path(
     get,
     path = "/",
     tag = "node",
-    responses((status = 200, description = "Who answers", body = Root)),
+    responses(
+        (status = 200, description = "Who answers, or a page that shows it", content((Root = "application/json"), (String = "text/html"))),
+        (status = 304, description = "The page is the one that the client has"),
+    ),
 )]
-pub(super) async fn root(State(app): State<Arc<App>>) -> Json<Root> {
-    let status = if ready::missing(&app).await.is_empty() { "ready" } else { "not ready" };
-    Json(Root { name: app.settings.name.clone(), version: env!("CARGO_PKG_VERSION"), status })
+pub(super) async fn root(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let mut response = match accept::prefers_html(&headers, JSON) {
+        true => dashboard::page(&headers),
+        false => {
+            let status = if ready::missing(&app).await.is_empty() { "ready" } else { "not ready" };
+            let name = app.settings.name.clone();
+            Json(Root { name, version: env!("CARGO_PKG_VERSION"), status }).into_response()
+        }
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
 }
 
 /// Says that this process answers. What its siblings do is not a reason to restart it.

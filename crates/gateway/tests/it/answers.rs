@@ -61,13 +61,14 @@ struct Case {
 
 fn case(method: &str, route: &str) -> Case {
     let peer = hex::encode(PEER);
+    let part = if route.starts_with("/dashboard/") { "main.js" } else { "swagger-ui.css" };
     let fill = |key: &str, node: &str| {
         let path = if route.contains("/trust/") {
             route.replace("{key}", node)
         } else {
             route.replace("{key}", key)
         };
-        path.replace("{file}", if key == "a" { "swagger-ui.css" } else { key })
+        path.replace("{file}", if key == "a" { part } else { key })
     };
     let mut path = fill("a", &peer);
     let mut bad = fill("%FF", "%FF");

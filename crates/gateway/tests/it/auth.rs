@@ -27,6 +27,7 @@ async fn every_route_asks_for_its_role() {
     let switch = "/api/lattice/sync/switch?mode=http";
     for (method, path, needed) in [
         ("GET", "/", OPEN),
+        ("GET", "/dashboard/main.js", OPEN),
         ("GET", "/healthz", OPEN),
         ("GET", "/readyz", OPEN),
         ("GET", "/health", OPEN),

@@ -5,6 +5,7 @@ mod answers;
 mod auth;
 mod client;
 mod control;
+mod dashboard;
 mod fakes;
 mod files;
 mod grpc;
