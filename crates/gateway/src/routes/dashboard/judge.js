@@ -5,6 +5,7 @@ import { count, plain, span } from "./words.js";
 // From what says nothing to the worst; also the names of their colours.
 const LEVELS = ["unknown", "ok", "http", "differs", "lost"];
 
+// Negative for a better level.
 export function worse(level, other) {
   return LEVELS.indexOf(level) - LEVELS.indexOf(other);
 }
@@ -35,8 +36,8 @@ export function judge({ root, ready, state, status, peers, problem, locked }) {
   // A service that is missing is also why routes fail.
   if (problem && missing.length === 0) say("lost", plain(problem, 200));
   if (state?.recovering) say("lost", "The store lost entries and waits for its peers to fill it again");
-  if (status) paths(status, say);
   const known = peers?.peers ?? [];
+  if (status) paths(status, known, say);
   if (peers) members(known, say);
 
   if (locked) say("unknown", "Its peers, heals and events are for who has a token");
@@ -63,11 +64,19 @@ function title({ level, root, problem, state, status, peers, known }) {
   return level === "http" ? "Partly over HTTP" : "Degraded";
 }
 
-function paths(status, say) {
-  if (!status.libp2p_available) say("lost", `p2p-sensor: ${plain(status.error ?? "does not answer", 200)}`);
+// A sensor that is gone is missing, and told as such; one that is disabled has nothing to say.
+function paths(status, known, say) {
+  if (!status.enabled) say("http", "P2P is disabled (sensor.enabled)");
+  else if (!status.libp2p_available) say("lost", `p2p-sensor: ${plain(status.error ?? "does not answer", 200)}`);
   else if (status.error) say("differs", `p2p-sensor: ${plain(status.error, 200)}`);
   if (status.clock_error) say("differs", plain(status.clock_error, 200));
   if (status.fallback_in_ms !== null) say("differs", `No live peers: HTTP fallback in ${span(status.fallback_in_ms)}`);
+  if (status.health === "ISOLATED" && known.length > 0) {
+    say("lost", "Neither path reaches a peer: writes are kept, and leave when a path is back");
+  }
+  if (status.health === "P2P_ONLY" && status.http_sync_enabled) {
+    say("differs", "No peer answers over HTTP: there is no second lung");
+  }
   if (status.mode !== "auto") say("http", `The path is pinned to ${plain(status.mode)} until the next restart`);
 }
 

@@ -114,12 +114,15 @@ const own = new Copy("public key");
 find("root").replaceChildren(root.element);
 find("key").replaceChildren(own.element);
 
-const HEALTH = {
-  OPTIMAL: ["ok", "both paths work"],
-  P2P_ONLY: ["differs", "HTTP does not work"],
-  HTTP_ONLY: ["http", "P2P does not work"],
-  ISOLATED: ["lost", "no path works"],
-};
+function health(status) {
+  switch (status.health) {
+    case "OPTIMAL": return ["ok", "both paths work"];
+    case "P2P_ONLY": return status.http_sync_enabled ? ["differs", "HTTP does not work"] : ["ok", "HTTP has no peers"];
+    case "HTTP_ONLY": return ["http", status.enabled ? "P2P does not work" : "P2P is disabled"];
+    default: return ["lost", "no path works"];
+  }
+}
+
 const MODE = { P2P: "ok", HTTP: "http", NONE: "lost" };
 
 export function showNode({ root: node, ready, state, status, moved }, now) {
@@ -147,7 +150,7 @@ export function showNode({ root: node, ready, state, status, moved }, now) {
     mark(find("mode"), MODE[status.sync_mode] ?? "lost");
     set(find("mode"), plain(status.sync_mode));
     set(find("mode-more"), status.mode === "auto" ? "chosen by itself" : `pinned to ${plain(status.mode)}`);
-    const [level, words] = HEALTH[status.health] ?? ["lost", ""];
+    const [level, words] = health(status);
     mark(find("health"), level);
     set(find("health"), plain(status.health));
     set(find("health-more"), words);
