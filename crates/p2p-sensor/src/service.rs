@@ -77,10 +77,17 @@ impl From<Error> for Failure {
 pub struct Service {
     me: NodeId,
     handler: Handler,
-    /// `None` when P2P is disabled.
-    network: Option<Network>,
+    sensing: Sensing,
     partition: PartitionHandle,
     tasks: TaskGroup,
+}
+
+/// What senses peers.
+enum Sensing {
+    Network(Box<Network>),
+    /// Nothing does. The channels are kept: who watches waits, as long as the service runs, and does not learn that
+    /// it has ended.
+    Disabled(Channels),
 }
 
 /// Cuts the node off from P2P, for tests and demonstrations: its connections really close, and it can
@@ -166,13 +173,16 @@ impl Service {
             callers: Arc::new(AtomicU64::new(1)),
         };
         let channels = Channels { commands: received, cut: cut_changed, view, heard };
-        let network = if config.sensor.enabled {
-            Some(network(config, runtime, &keypair, me, (&listen_on, &bootstrap), channels, metrics).await?)
+        let sensing = if config.sensor.enabled {
+            let places = (&listen_on[..], &bootstrap[..]);
+            Sensing::Network(Box::new(
+                network(config, runtime, &keypair, me, places, channels, metrics).await?,
+            ))
         } else {
-            None
+            Sensing::Disabled(channels)
         };
         let partition = PartitionHandle { cut: Arc::new(cut) };
-        Ok(Self { me, handler, network, partition, tasks })
+        Ok(Self { me, handler, sensing, partition, tasks })
     }
 
     /// This node.
@@ -208,11 +218,12 @@ impl Service {
     /// # Errors
     /// [`Error::Tasks`] when the network loop failed, or calls did not end in time.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        // `partition` lives on, so that its channel does.
-        let Self { me, handler, network, partition, tasks } = self;
+        // `partition`, and what a disabled network leaves, live on, so that their channels do.
+        let Self { me, handler, sensing, partition, tasks } = self;
         drop(handler);
-        match network {
-            Some(network) => {
+        let mut idle = None;
+        match sensing {
+            Sensing::Network(network) => {
                 tracing::info!(node = %me, "sensing peers");
                 let stopping = tasks.token();
                 tasks.spawn_essential("network", async move {
@@ -220,10 +231,13 @@ impl Service {
                     Ok(())
                 });
             }
-            None => tracing::info!(node = %me, "P2P is disabled (sensor.enabled)"),
+            Sensing::Disabled(channels) => {
+                tracing::info!(node = %me, "P2P is disabled (sensor.enabled)");
+                idle = Some(channels);
+            }
         }
         tasks.run_until(shutdown, GRACE).await?;
-        drop(partition);
+        drop((partition, idle));
         Ok(())
     }
 }

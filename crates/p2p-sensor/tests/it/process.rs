@@ -2,10 +2,12 @@
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use lattice_proto::sensor::v1::p2p_sensor_client::P2pSensorClient;
 use lattice_proto::sensor::v1::{
     AnnounceRequest, BroadcastRequest, ExchangeRequest, ObserveRequest, ServeRequest, SetTrustRequest,
+    WatchPeersRequest,
 };
 use lattice_runtime::Runtime;
 use lattice_runtime::config::Listen;
@@ -24,6 +26,8 @@ async fn disabled_p2p_is_said_and_everything_else_refused() {
     assert!(!state.enabled && !state.started && state.peers.is_empty() && state.listen_addresses.is_empty());
     assert!(state.peer_id.starts_with("12D3KooW"));
     let mut client = sensor.client.clone();
+    let mut watched = client.watch_peers(WatchPeersRequest {}).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap(), Some(state));
     let refusals = [
         client.announce(AnnounceRequest::default()).await.unwrap_err(),
         client.broadcast(BroadcastRequest::default()).await.unwrap_err(),
@@ -37,6 +41,9 @@ async fn disabled_p2p_is_said_and_everything_else_refused() {
         assert_eq!(refusal.message(), "P2P is disabled (sensor.enabled)");
     }
     sensor.partition.cut();
+    // The stream has nothing to tell and stays open: else its reader would open it again and again.
+    let more = tokio::time::timeout(Duration::from_millis(200), watched.message()).await;
+    assert!(more.is_err(), "{more:?}");
     sensor.stop().await;
 }
 
