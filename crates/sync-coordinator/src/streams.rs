@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use lattice_runtime::grpc::Reconnect;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 /// A stream that cannot be opened within this is tried again. Opening takes no work, only a sibling.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A stream that lasted so long worked; one that ends earlier is opened again after a longer pause each time, whatever
+/// it brought.
+const LASTED: Duration = Duration::from_secs(1);
 
 /// A stream that is opened again when it ends.
 pub(crate) struct Kept<Message> {
-    stream: Option<Streaming<Message>>,
+    stream: Option<(Streaming<Message>, Instant)>,
     reconnect: Reconnect,
     /// Before it is opened again.
     pause: Duration,
@@ -41,10 +45,11 @@ impl<Message> Kept<Message> {
     ) -> Option<Happened<Message>> {
         let happened = ended.run_until_cancelled(self.step(open)).await?;
         match &happened {
-            Happened::Opened => {}
-            Happened::Message(_) => self.reconnect.reset(),
+            Happened::Opened | Happened::Message(_) => {}
             Happened::Lost(_) => {
-                self.stream = None;
+                if self.stream.take().is_some_and(|(_, opened)| opened.elapsed() >= LASTED) {
+                    self.reconnect.reset();
+                }
                 self.pause = self.reconnect.next_delay();
             }
         }
@@ -55,7 +60,7 @@ impl<Message> Kept<Message> {
         &mut self,
         open: impl Future<Output = Result<Streaming<Message>, Status>>,
     ) -> Happened<Message> {
-        if let Some(stream) = &mut self.stream {
+        if let Some((stream, _)) = &mut self.stream {
             return match stream.message().await {
                 Ok(Some(message)) => Happened::Message(message),
                 Ok(None) => Happened::Lost(Status::unavailable("it closed the stream")),
@@ -66,7 +71,7 @@ impl<Message> Kept<Message> {
         let opened = tokio::time::timeout(OPEN_TIMEOUT, open).await;
         match opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not answer"))) {
             Ok(stream) => {
-                self.stream = Some(stream);
+                self.stream = Some((stream, Instant::now()));
                 Happened::Opened
             }
             Err(status) => Happened::Lost(status),

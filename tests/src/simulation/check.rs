@@ -84,6 +84,8 @@ struct Watched {
     window: (Duration, usize),
     /// Of each peer, how many pulls in a row were its own fault, and when the last one ended.
     failed: BTreeMap<NodeId, (u32, Duration)>,
+    /// Pulls that began with another own store: how they end says nothing of this one.
+    outlived: BTreeSet<pull::Id>,
     announced: BTreeMap<Incarnation, (u64, Runs)>,
 }
 
@@ -157,7 +159,9 @@ impl Checks {
             Seen::PullEnded(ended) => {
                 self.nodes[index].pulls.remove(&ended.peer);
                 self.tally.ended.push(Ended { at: now, by: index, pull: (**ended).clone() });
-                self.pause(now, index, ended);
+                if !self.nodes[index].outlived.remove(&ended.id) {
+                    self.pause(now, index, ended);
+                }
                 let blamed = self.blamed(ended);
                 self.check(Invariant::HonestAreNotBlamed, !blamed, || {
                     format!("{}, who is honest, is blamed: {}: {}", ended.peer, ended.outcome, ended.detail)
@@ -165,6 +169,7 @@ impl Checks {
             }
             Seen::CoordinatorStopped => {
                 self.nodes[index].pulls.clear();
+                self.nodes[index].outlived.clear();
                 // Pauses survive as times of a wall clock, which may be another one by then.
                 self.nodes[index].failed.clear();
                 Ok(())
@@ -195,7 +200,9 @@ impl Checks {
                 format!("{peer} was answered, whose key was removed")
             }),
             Seen::OwnStore => {
-                self.nodes[index].failed.clear();
+                let node = &mut self.nodes[index];
+                node.failed.clear();
+                node.outlived = node.pulls.values().copied().collect();
                 Ok(())
             }
             Seen::Renewed => {

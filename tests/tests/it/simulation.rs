@@ -468,6 +468,15 @@ fn random_faults_over_many_seeds() {
     }
 }
 
+/// Seed 186: a node was wiped while it pulled. The pull that its old store had begun was refused, and the new store may
+/// ask the same peer at once.
+#[test]
+fn a_pull_that_outlives_its_store_is_no_reason_to_wait() {
+    if let Err(failure) = campaign::history(186) {
+        panic!("{}", failure.report);
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_history() {
     let scenario = Scenario { faults_for: seconds(120), ..Scenario::usual(4) };

@@ -29,7 +29,7 @@ impl Reconnect {
         delay.mul_f64(rand::random_range(0.5..=1.0))
     }
 
-    /// Starts over from `min`, after the stream has delivered something.
+    /// Starts over from `min`: it has worked.
     pub fn reset(&mut self) {
         self.next = self.min;
     }
