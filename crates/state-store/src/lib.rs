@@ -7,7 +7,7 @@
 //! - [`challenges`], [`peers`]: signed requests and answers between nodes.
 //! - [`verdict`]: what peers say of this node's clock.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
-//! - `checking`: the walk over everything, in the background; [`offline`]: the same on a stopped store.
+//! - `checking`: the walk over everything, in the background; [`offline`]: the same on a stopped store (`stopped`).
 //! - [`service`], with `kv`, `watch`, `backup` and `state`: the gRPC services, from start to end; `in_place`: which
 //!   reads need no thread of their own; `serving`: how peers stand back for clients.
 
@@ -26,6 +26,7 @@ pub mod salvage;
 pub mod service;
 mod serving;
 mod state;
+mod stopped;
 pub mod storage;
 pub mod verdict;
 mod watch;
