@@ -8,7 +8,8 @@ use lattice_core::model::NodeId;
 use lattice_runtime::config::ConfigArgs;
 
 use crate::cli::{
-    Connection, Failure, Format, Output, check, cluster, doctor, files, finish, keygen, kv, proof, top, watch,
+    Connection, Failure, Format, Output, check, cluster, compact, doctor, files, finish, keygen, kv, proof,
+    top, watch,
 };
 use crate::{demo, node};
 
@@ -246,6 +247,23 @@ Exit status: 0 sound, 1 damage found, 3 refused (the node runs, or there is no s
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Write the database of a stopped store anew, which gives room on the disk back, or move it to another engine
+    #[command(after_help = "Examples:
+  lattice compact --config node-1.toml
+  lattice --output json compact --set node.data_dir=./data-1
+  lattice compact --engine redb    move the store to the other engine; then set store.engine
+
+Needs room for the copy beside the database. Whatever interrupts it, nothing is lost: the next start, or the next
+compaction, removes what it left.
+
+Exit status: 0 done, 2 usage or configuration, 3 refused (the node runs, no room, damage: see lattice check).")]
+    Compact {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The engine that is to keep the store from then on [default: the one that keeps it]
+        #[arg(long, value_enum)]
+        engine: Option<compact::To>,
+    },
     /// Say what is wrong with the node, and what to do about it
     #[command(after_help = "Examples:
   lattice doctor
@@ -335,6 +353,10 @@ pub fn main() -> ExitCode {
         Command::Check { config, accept_loss } => {
             let out = Output::new(global.output);
             finish(check::run(&config, accept_loss, out), out)
+        }
+        Command::Compact { config, engine } => {
+            let out = Output::new(global.output);
+            finish(compact::run(&config, engine, out), out)
         }
         Command::Doctor => ask(global, async |node, out| doctor::run(node, out).await),
         Command::Top { every } => ask(global, async move |node, out| top::run(node, out, every).await),

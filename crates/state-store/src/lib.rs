@@ -8,12 +8,14 @@
 //! - [`verdict`]: what peers say of this node's clock.
 //! - `writer`: the one thread that writes, commits in groups, and seals between them.
 //! - `checking`: the walk over everything, in the background; [`offline`]: the same on a stopped store (`stopped`).
+//! - [`compact`]: writes the database of a stopped store anew.
 //! - [`service`], with `kv`, `watch`, `backup` and `state`: the gRPC services, from start to end; `in_place`: which
 //!   reads need no thread of their own; `serving`: how peers stand back for clients.
 
 mod backup;
 pub mod challenges;
 mod checking;
+pub mod compact;
 pub mod engine;
 pub mod format;
 mod in_place;

@@ -18,6 +18,7 @@ use ed25519_dalek::SigningKey;
 use lattice_core::model::NodeId;
 use tokio::sync::watch;
 
+use crate::compact;
 use crate::engine::{self, Engine, Incarnations, Now, OpenError, Settings};
 use crate::format::{Claimed, Manifest, ManifestError, keys, manifest, record};
 use crate::salvage::{self, REASON, SALVAGED};
@@ -31,7 +32,7 @@ pub const SET_ASIDE_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 /// How the folders are called, before their date.
 const SET_ASIDE: &str = "damaged-";
 /// What is set aside: databases of all engines, and what stands beside them.
-const PARTS: [&str; 4] = ["sled", "redb", storage::WATERMARK, storage::SUSPECT];
+const PARTS: [&str; 4] = [storage::NAMES[0], storage::NAMES[1], storage::WATERMARK, storage::SUSPECT];
 /// The most lines that a reason has.
 const REASON_LINES_MAX: usize = 20;
 
@@ -159,7 +160,8 @@ impl Opening<'_> {
         move |source| Error::Io { path: path.clone(), source }
     }
 
-    fn manifest(&self) -> Manifest {
+    /// How this store's folder describes itself.
+    pub(crate) fn manifest(&self) -> Manifest {
         Manifest {
             engine: self.disk.name().to_owned(),
             cluster: self.settings.cluster.clone(),
@@ -178,6 +180,9 @@ impl Opening<'_> {
         };
         if claimed != Claimed::Ours && !self.folder.join(self.disk.name()).exists() {
             return Err(unnamed(format!("it is none of {}", self.disk.name())).into());
+        }
+        if claimed == Claimed::Ours {
+            compact::clear(self.folder, self.disk).map_err(self.io())?;
         }
         let opened = match (self.attempt_database(incarnations), claimed) {
             // It may be anybody's: it is left as it is.

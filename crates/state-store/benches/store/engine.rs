@@ -1,6 +1,7 @@
 //! Our engine in this process, driven as the writer's thread drives it: writes, and sealing between them.
 
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,7 +11,10 @@ use lattice_core::model::{Content, EpochLength, Incarnation, Key};
 use lattice_core::proof::SealedProof;
 use lattice_core::time::{Monotonic, WallTime};
 use lattice_runtime::Clock;
-use state_store::engine::{Begun, Op, Prepared, Sealer, Step};
+use state_store::compact;
+use state_store::engine::{Begun, Incarnations, Op, Prepared, Sealer, Step};
+use state_store::opening::Opening;
+use state_store::storage::Disk;
 use state_store::{Engine, Now, Reader, Settings, Storage};
 
 use crate::stores::Store;
@@ -39,19 +43,8 @@ pub(crate) struct InProcess {
 impl InProcess {
     /// Opens the engine on a disk, so far ahead of our time: after all that was sealed there before.
     pub(crate) fn open(storage: Box<dyn Storage>, ahead: Duration) -> Result<Self> {
-        let settings = Settings {
-            cluster: "bench".to_owned(),
-            epoch_length: EpochLength(NonZeroU32::new(EPOCH_MS).unwrap_or(NonZeroU32::MIN)),
-            settle: SETTLE,
-            settle_max: Duration::from_secs(10),
-            retain_epochs: RETAIN_EPOCHS,
-            max_clock_drift: Duration::from_secs(10),
-            confirm_after: Duration::from_secs(60),
-        };
         let clock = Clock::system();
-        let key = SigningKey::from_bytes(&[7; 32]);
-        let incarnations = Box::new(|| Incarnation([7; 16]));
-        let engine = Engine::open(storage, settings, key, incarnations, now(&clock, ahead))?;
+        let engine = Engine::open(storage, settings(), key(), incarnations(), now(&clock, ahead))?;
         let reader = engine.reader();
         let sealer = Sealer::start(|| {})?;
         Ok(Self { engine, sealer, reader, clock, ahead, stopped: None })
@@ -170,6 +163,35 @@ impl Store for InProcess {
             Content::Tombstone | Content::Dropped { .. } => None,
         }))
     }
+}
+
+fn settings() -> Settings {
+    Settings {
+        cluster: "bench".to_owned(),
+        epoch_length: EpochLength(NonZeroU32::new(EPOCH_MS).unwrap_or(NonZeroU32::MIN)),
+        settle: SETTLE,
+        settle_max: Duration::from_secs(10),
+        retain_epochs: RETAIN_EPOCHS,
+        max_clock_drift: Duration::from_secs(10),
+        confirm_after: Duration::from_secs(60),
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn incarnations() -> Incarnations {
+    Box::new(|| Incarnation([7; 16]))
+}
+
+/// Compacts a store that came to rest, so far ahead of our time.
+pub(crate) fn compact(disk: Disk, folder: &Path, cache_bytes: u64, ahead: Duration) -> Result<()> {
+    let clock = Clock::system();
+    let now = || now(&clock, ahead);
+    let opening = Opening { folder, disk, cache_bytes, settings: settings(), key: key(), now: &now };
+    compact::database(&opening, disk, incarnations, |_, _, _| {})?;
+    Ok(())
 }
 
 fn now(clock: &Clock, ahead: Duration) -> Now {

@@ -34,6 +34,8 @@ const EPOCHS_BEFORE: u32 = 4;
 const AHEAD: Duration = Duration::from_secs(60);
 /// Overwriting comes after sealing, and after all the epochs that pass there.
 const OVERWRITING_AHEAD: Duration = Duration::from_secs(600);
+/// Compacting comes after that.
+const COMPACTING_AHEAD: Duration = Duration::from_secs(1_200);
 
 /// A part to measure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +48,8 @@ pub(crate) enum Job {
     Prove { store: String, folder: PathBuf, keys: u64, proofs: u64 },
     /// Seal epochs, in each of which some of the keys changed: how many, and how often.
     Seal { store: String, folder: PathBuf, keys: u64, changes: Vec<(u64, u32)> },
+    /// Compact a store of so many keys that was overwritten.
+    Compact { store: String, folder: PathBuf, keys: u64 },
     /// Compute the root of one flat tree of so many leaves.
     FlatRoot { keys: u64, roots: u32 },
 }
@@ -93,6 +97,7 @@ impl Job {
             Self::Open { store, folder } => vec![open(store, folder)?],
             Self::Prove { store, folder, keys, proofs } => prove(store, folder, *keys, *proofs)?,
             Self::Seal { store, folder, keys, changes } => seal(store, folder, *keys, changes)?,
+            Self::Compact { store, folder, keys } => vec![compact(store, folder, *keys)?],
             Self::FlatRoot { keys, roots } => vec![flat_root(*keys, *roots)?],
         };
         println!("{}", serde_json::to_string(&done)?);
@@ -200,6 +205,14 @@ fn seal(name: &str, folder: &Path, keys: u64, changes: &[(u64, u32)]) -> Result<
         done.push(Done { sample: Sample::one_by_one(times), usage, rss: Vec::new(), proof_bytes: None });
     }
     Ok(done)
+}
+
+fn compact(name: &str, folder: &Path, keys: u64) -> Result<Done> {
+    let started = Instant::now();
+    stores::compact(name, folder, COMPACTING_AHEAD)?;
+    let time = started.elapsed();
+    let sample = Sample::of(keys, time, vec![time]);
+    Ok(Done { sample, usage: Usage::own(Some(folder))?, rss: Vec::new(), proof_bytes: None })
 }
 
 fn flat_root(keys: u64, roots: u32) -> Result<Done> {

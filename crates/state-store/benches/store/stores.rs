@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use state_store::storage::Disk;
 
-use crate::engine::InProcess;
+use crate::engine::{self, InProcess};
 use crate::raw_sled::RawSled;
 
 /// The memory that every store may use for pages: `store.cache_mb` as it is by default.
@@ -45,7 +45,16 @@ pub(crate) fn open(name: &str, folder: &Path, ahead: Duration) -> Result<Box<dyn
 
 /// Opens our engine on the disk of that name, so far ahead of our time.
 pub(crate) fn engine(name: &str, folder: &Path, ahead: Duration) -> Result<InProcess> {
+    InProcess::open(disk(name)?.open(folder, CACHE_BYTES)?, ahead)
+}
+
+/// Compacts our store on the disk of that name, so far ahead of our time.
+pub(crate) fn compact(name: &str, folder: &Path, ahead: Duration) -> Result<()> {
+    engine::compact(disk(name)?, folder, CACHE_BYTES, ahead)
+}
+
+fn disk(name: &str) -> Result<Disk> {
     let disk = DISKS.iter().find(|(disk, _)| *disk == name);
     let (_, disk) = disk.with_context(|| format!("{name:?} is no store"))?;
-    InProcess::open(disk.open(folder, CACHE_BYTES)?, ahead)
+    Ok(*disk)
 }

@@ -155,6 +155,12 @@ impl Manifest {
         self.write(folder, &path).map_err(|source| ManifestError::Io { path, source })
     }
 
+    /// What made the database in `folder`, if the file reads.
+    pub fn engine_of(folder: &Path) -> Option<String> {
+        let text = fs::read_to_string(folder.join(FILE)).ok()?;
+        checked(&text)?.lines().find_map(|line| line.strip_prefix("engine ")).map(str::to_owned)
+    }
+
     fn check(&self, text: &str, path: PathBuf) -> Result<(), ManifestError> {
         let mut lines = text.lines();
         if lines.next() != Some("lattice-store") {

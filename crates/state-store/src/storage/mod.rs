@@ -34,6 +34,8 @@ pub use sled::SledStorage;
 
 /// redb's file inside the store's folder, known also to a build without redb.
 const REDB_FILE: &str = "redb";
+/// What the databases in a store's folder are called, of all engines.
+pub(crate) const NAMES: [&str; 2] = [sled::FOLDER, REDB_FILE];
 /// The longest key of a record: a tag, a generation, and the longest key of an entry.
 pub const RECORD_KEY_BYTES_MAX: usize = 1_100;
 
@@ -170,7 +172,7 @@ impl Disk {
 
 /// Whether `folder` holds a database, of whatever engine.
 pub fn exists(folder: &Path) -> bool {
-    [sled::FOLDER, REDB_FILE].iter().any(|name| folder.join(name).exists())
+    NAMES.iter().any(|name| folder.join(name).exists())
 }
 
 impl<S: Storage + ?Sized> Storage for Box<S> {

@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::verdict::Verdict;
 
 pub(crate) use run::Idle;
-pub(crate) use space::Space;
+pub(crate) use space::{RESERVE_BYTES, Space};
 
 /// The most commands that wait.
 const QUEUE_MAX: usize = 1_024;

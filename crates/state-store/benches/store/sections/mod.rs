@@ -28,7 +28,7 @@ pub(crate) enum Section {
     Proving,
     /// Sealing some changed keys, beside building one flat tree anew.
     Sealing,
-    /// Filling a store and overwriting it three times, beside raw sled: memory, and space on disk.
+    /// Filling a store and overwriting it three times, beside raw sled, and compacting it: memory, and space on disk.
     Filling,
 }
 

@@ -20,9 +20,9 @@ use crate::engine::{
 use crate::storage::{Batch, MemoryStorage, Storage};
 
 /// The epoch in which tests begin.
-pub(super) const FIRST: u64 = 1_000_000;
+pub(crate) const FIRST: u64 = 1_000_000;
 
-pub(super) fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         cluster: "lattice".to_owned(),
         epoch_length: EpochLength(NonZeroU32::new(1_000).unwrap()),
@@ -34,16 +34,16 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-pub(super) fn signing_key(seed: u8) -> SigningKey {
+pub(crate) fn signing_key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
-pub(super) fn node(seed: u8) -> NodeId {
+pub(crate) fn node(seed: u8) -> NodeId {
     NodeId(signing_key(seed).verifying_key().to_bytes())
 }
 
 /// Incarnations that count up from the time of the opening.
-pub(super) fn incarnations(seed: u8, now: Now) -> Incarnations {
+pub(crate) fn incarnations(seed: u8, now: Now) -> Incarnations {
     let mut next = now.wall.millis() << 8;
     Box::new(move || {
         next += 1;
@@ -53,12 +53,12 @@ pub(super) fn incarnations(seed: u8, now: Now) -> Incarnations {
     })
 }
 
-pub(super) fn key(text: &str) -> Key {
+pub(crate) fn key(text: &str) -> Key {
     Key::try_from(text).unwrap()
 }
 
 /// An entry of some other writer, `millis` after the first epoch began.
-pub(super) fn entry(name: &str, millis: u64, value: Option<&str>) -> Entry {
+pub(crate) fn entry(name: &str, millis: u64, value: Option<&str>) -> Entry {
     Entry {
         key: key(name),
         version: Version { hlc: Hlc::at(WallTime(FIRST * 1_000 + millis)), writer: NodeId([9; 32]) },
@@ -71,21 +71,21 @@ pub(super) fn entry(name: &str, millis: u64, value: Option<&str>) -> Entry {
 }
 
 /// An engine, and what time it is for it, in milliseconds after the first epoch began.
-pub(super) struct Store {
-    pub(super) engine: Engine,
-    pub(super) storage: MemoryStorage,
-    pub(super) wall: u64,
-    pub(super) monotonic: u64,
+pub(crate) struct Store {
+    pub(crate) engine: Engine,
+    pub(crate) storage: MemoryStorage,
+    pub(crate) wall: u64,
+    pub(crate) monotonic: u64,
     seed: u8,
     settings: Settings,
 }
 
 impl Store {
-    pub(super) fn new(seed: u8) -> Self {
+    pub(crate) fn new(seed: u8) -> Self {
         Self::with(seed, settings())
     }
 
-    pub(super) fn with(seed: u8, settings: Settings) -> Self {
+    pub(crate) fn with(seed: u8, settings: Settings) -> Self {
         Self::on(seed, settings, MemoryStorage::new(), 0)
     }
 
@@ -95,27 +95,27 @@ impl Store {
     }
 
     /// As if the process had been killed now, and started again.
-    pub(super) fn restarted(self) -> Self {
+    pub(crate) fn restarted(self) -> Self {
         let Self { storage, wall, seed, settings, .. } = self;
         Self::on(seed, settings, storage.snapshot(), wall)
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         at(self.wall, self.monotonic)
     }
 
     /// Moves both clocks to `millis`.
-    pub(super) fn go(&mut self, millis: u64) {
+    pub(crate) fn go(&mut self, millis: u64) {
         assert!(millis >= self.wall, "clocks go forward");
         self.monotonic += millis - self.wall;
         self.wall = millis;
     }
 
-    pub(super) fn put(&mut self, name: &str, value: &str) -> Written {
+    pub(crate) fn put(&mut self, name: &str, value: &str) -> Written {
         self.try_write(vec![put(name, value, None)]).unwrap()[0]
     }
 
-    pub(super) fn put_for(&mut self, name: &str, value: &str, ttl: u64) -> Written {
+    pub(crate) fn put_for(&mut self, name: &str, value: &str, ttl: u64) -> Written {
         let op = Op::Put {
             key: key(name),
             value: Bytes::copy_from_slice(value.as_bytes()),
@@ -125,29 +125,29 @@ impl Store {
         self.try_write(vec![op]).unwrap()[0]
     }
 
-    pub(super) fn delete(&mut self, name: &str) -> Written {
+    pub(crate) fn delete(&mut self, name: &str) -> Written {
         self.try_write(vec![Op::Delete { key: key(name), condition: None }]).unwrap()[0]
     }
 
-    pub(super) fn try_write(&mut self, ops: Vec<Op>) -> Result<Vec<Written>, WriteError> {
+    pub(crate) fn try_write(&mut self, ops: Vec<Op>) -> Result<Vec<Written>, WriteError> {
         let now = self.now();
         self.engine.write(&ops, now).map(|(written, _)| written)
     }
 
-    pub(super) fn merge(&mut self, entries: Vec<Entry>) -> Merged {
+    pub(crate) fn merge(&mut self, entries: Vec<Entry>) -> Merged {
         let now = self.now();
         self.engine.merge(entries, Origin::Delta, now).unwrap().0
     }
 
     /// Seals what is due.
-    pub(super) fn seal(&mut self) {
+    pub(crate) fn seal(&mut self) {
         let now = self.now();
         self.engine.seal(now).unwrap();
     }
 
     /// Seals what is due, each step in halves, with something merged before and after what another thread does, or
     /// committed together with that.
-    pub(super) fn seal_beside(&mut self, entries: &[Entry], together: bool) {
+    pub(crate) fn seal_beside(&mut self, entries: &[Entry], together: bool) {
         let now = self.now();
         loop {
             match self.engine.begin_step(now).unwrap() {
@@ -173,7 +173,7 @@ impl Store {
     }
 
     /// Goes to where epoch `FIRST + epoch` is due, seals, and extends.
-    pub(super) fn seal_through(&mut self, epoch: u64) {
+    pub(crate) fn seal_through(&mut self, epoch: u64) {
         self.go(self.wall.max((epoch + 1) * 1_000 + 2_000));
         self.seal();
         let now = self.now();
@@ -181,43 +181,43 @@ impl Store {
     }
 
     /// The same, and lets the engine delete what is out of reach then.
-    pub(super) fn seal_all_away(&mut self, epoch: u64) {
+    pub(crate) fn seal_all_away(&mut self, epoch: u64) {
         self.seal_through(epoch);
         self.seal();
     }
 
-    pub(super) fn runs(&self) -> Vec<Run> {
+    pub(crate) fn runs(&self) -> Vec<Run> {
         self.engine.view().runs.iter().map(|sealed| sealed.run).collect()
     }
 
     /// What was sealed at `FIRST + epoch`; `None` when it was not.
-    pub(super) fn root_at(&self, epoch: u64) -> Option<Option<Root>> {
+    pub(crate) fn root_at(&self, epoch: u64) -> Option<Option<Root>> {
         let epoch = Epoch(FIRST + epoch);
         self.runs().iter().find(|run| run.from <= epoch && epoch <= run.to).map(|run| run.root)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Bytes> {
+    pub(crate) fn get(&self, name: &str) -> Option<Bytes> {
         let entry = self.engine.reader().get(&key(name), self.now()).unwrap()?;
         let Content::Value(value) = entry.content else { panic!("what is visible has a value") };
         Some(value)
     }
 
-    pub(super) fn current(&self, name: &str) -> Entry {
+    pub(crate) fn current(&self, name: &str) -> Entry {
         self.engine.reader().current(&key(name)).unwrap().unwrap()
     }
 
-    pub(super) fn state_size(&self) -> u64 {
+    pub(crate) fn state_size(&self) -> u64 {
         self.engine.reader().seals().state_size
     }
 
     /// Merges what a peer has of damaged keys.
-    pub(super) fn repair(&mut self, entries: Vec<Entry>) -> Merged {
+    pub(crate) fn repair(&mut self, entries: Vec<Entry>) -> Merged {
         let now = self.now();
         self.engine.merge(entries, Origin::Repair, now).unwrap().0
     }
 
     /// Flips a bit in the middle of the first record at or after `at`.
-    pub(super) fn flip(&self, at: &[u8]) {
+    pub(crate) fn flip(&self, at: &[u8]) {
         let (at, framed) = self.storage.first(at, &[at[0] + 1]).unwrap().unwrap();
         let mut bytes = framed.to_vec();
         let middle = bytes.len() / 2;
@@ -228,14 +228,14 @@ impl Store {
     }
 
     /// Lets a record vanish.
-    pub(super) fn lose(&self, at: Vec<u8>) {
+    pub(crate) fn lose(&self, at: Vec<u8>) {
         let mut batch = Batch::default();
         batch.remove(at);
         self.storage.commit(&batch).unwrap();
     }
 
     /// Checks everything; what was found by then.
-    pub(super) fn check(&mut self) -> Vec<Finding> {
+    pub(crate) fn check(&mut self) -> Vec<Finding> {
         let now = self.now();
         let mut check = self.engine.reader().check();
         while check.step().unwrap() {
@@ -246,14 +246,14 @@ impl Store {
     }
 
     /// The keys that are noted as damaged.
-    pub(super) fn damaged(&self) -> Vec<String> {
+    pub(crate) fn damaged(&self) -> Vec<String> {
         let entries = self.engine.reader().damaged(&[], 1_000).unwrap();
         assert_eq!(entries.len() as u64, self.engine.view().stats.damaged);
         entries.iter().map(|entry| String::from_utf8(entry.key.as_bytes().to_vec()).unwrap()).collect()
     }
 
     /// How many records of a kind there are.
-    pub(super) fn count(&self, tag: u8) -> usize {
+    pub(crate) fn count(&self, tag: u8) -> usize {
         let mut count = 0;
         let mut visit = |_: &[u8], _: Bytes| {
             count += 1;
@@ -264,20 +264,20 @@ impl Store {
     }
 }
 
-pub(super) fn at(wall: u64, monotonic: u64) -> Now {
+pub(crate) fn at(wall: u64, monotonic: u64) -> Now {
     Now { wall: WallTime(FIRST * 1_000 + wall), monotonic: Monotonic(Duration::from_millis(monotonic)) }
 }
 
-pub(super) fn open(storage: impl Storage, seed: u8, settings: &Settings, now: Now) -> Engine {
+pub(crate) fn open(storage: impl Storage, seed: u8, settings: &Settings, now: Now) -> Engine {
     Engine::open(storage, settings.clone(), signing_key(seed), incarnations(seed, now), now).unwrap()
 }
 
-pub(super) fn put(name: &str, value: &str, condition: Option<Condition>) -> Op {
+pub(crate) fn put(name: &str, value: &str, condition: Option<Condition>) -> Op {
     Op::Put { key: key(name), value: Bytes::copy_from_slice(value.as_bytes()), ttl: None, condition }
 }
 
 /// The root over the newest of each key with an epoch of at most `FIRST + epoch`, computed from nothing.
-pub(super) fn expected_root<'a>(entries: impl IntoIterator<Item = &'a Entry>, epoch: u64) -> Option<Root> {
+pub(crate) fn expected_root<'a>(entries: impl IntoIterator<Item = &'a Entry>, epoch: u64) -> Option<Root> {
     let mut newest: BTreeMap<KeyHash, EntryHead> = BTreeMap::new();
     for entry in entries {
         if entry.version.hlc.epoch(settings().epoch_length) > Epoch(FIRST + epoch) {

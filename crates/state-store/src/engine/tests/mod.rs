@@ -2,7 +2,7 @@
 
 mod damage;
 mod expiring;
-mod fixture;
+pub(crate) mod fixture;
 mod merging;
 mod properties;
 mod proving;
