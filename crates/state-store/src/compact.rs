@@ -37,7 +37,7 @@ use crate::writer::{RESERVE_BYTES, Space};
 pub(crate) const FOLDER: &str = "compacting";
 /// The most that is copied at a time.
 const BATCH_RECORDS: usize = 4_096;
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 /// How often progress is told, in records.
 const TELL_EVERY: u64 = 1_024;
 /// What a copy takes, at most, of what its keys and values do, as measured.

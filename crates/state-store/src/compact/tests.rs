@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 
 use lattice_core::model::EntryHead;
 use lattice_proto::convert::Seals;
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::tests::fixture::{Store, entry, incarnations, key, settings, signing_key};
+use crate::engine::tests::fixture::{self, Store, entry, incarnations, key, settings, signing_key};
 use crate::engine::{Finding, Incarnations, Now};
 use crate::opening::Opened;
 
@@ -57,8 +58,17 @@ impl Filled {
         for (key, value) in records(&filled.store.storage) {
             batch.put(key, value);
         }
-        // Several times: the room of the first ones is to be had again.
-        for _ in 0..8 {
+        // What is gone leaves room that could be had again.
+        for round in 0..6u8 {
+            for number in 0..300u16 {
+                let key = [&[keys::SALVAGED, round][..], &number.to_be_bytes()].concat();
+                match round {
+                    5 => (0..5).for_each(|round| {
+                        batch.remove([&[keys::SALVAGED, round][..], &number.to_be_bytes()].concat());
+                    }),
+                    _ => batch.put(key, vec![round; 8_000]),
+                }
+            }
             database.commit(&batch).unwrap();
         }
         filled
@@ -79,6 +89,13 @@ impl Filled {
         progress: impl FnMut(Step, u64, Option<u64>),
     ) -> Result<Compacted, Error> {
         self.opening(from, |opening| database(opening, to, || ids(self.store.now()), progress))
+    }
+
+    /// What a store on these files says; they stay as they are.
+    fn told(&self, disk: Disk) -> Told {
+        let twin = tempfile::tempdir().unwrap();
+        copy_folder(self.path(), twin.path());
+        told(twin.path(), disk, self.store.now())
     }
 
     /// What is in the database, without opening it as a store.
@@ -160,11 +177,8 @@ fn a_compacted_store_holds_what_it_held_and_is_shorter() {
     for way in WAYS {
         let filled = Filled::on(way[0]);
         let before = filled.records(way[0]);
-        let as_it_was = {
-            let twin = tempfile::tempdir().unwrap();
-            copy_folder(filled.path(), twin.path());
-            told(twin.path(), way[0], filled.store.now())
-        };
+        let long = on_disk(filled.path()).unwrap();
+        let as_it_was = filled.told(way[0]);
         assert_eq!(as_it_was.held, 1);
         assert_eq!(as_it_was.findings.len(), 1, "the damaged one: {:?}", as_it_was.findings);
         for hop in way.windows(2) {
@@ -172,6 +186,7 @@ fn a_compacted_store_holds_what_it_held_and_is_shorter() {
             let done = filled.compact(from, to, |_, _, _| {}).unwrap();
             assert_eq!((done.before.0, done.after.0), (from.name(), to.name()));
             println!("{done:?}");
+            assert!(done.after.1 <= done.before.1 || from != to);
             assert_eq!(names(filled.path()), [to.name()]);
             let after = filled.records(to);
             assert!(before == after, "{} records, and {} before", after.len(), before.len());
@@ -179,8 +194,135 @@ fn a_compacted_store_holds_what_it_held_and_is_shorter() {
         }
         let last = *way.last().unwrap();
         assert_eq!(told(filled.path(), last, filled.store.now()), as_it_was);
+        let shorter = on_disk(filled.path()).unwrap();
+        assert!(shorter < long * 2 / 3, "{shorter} bytes, and {long} before");
         // What was found is noted by now; no more is found.
         let Told { findings, .. } = told(filled.path(), last, filled.store.now());
         assert_eq!(findings, []);
+    }
+}
+
+#[test]
+fn an_interruption_at_any_moment_leaves_one_whole_database() {
+    for way in WAYS {
+        let (from, to) = (way[0], way[1]);
+        let filled = Filled::on(from);
+        let before = filled.records(from);
+        let as_it_was = filled.told(from);
+        let moments = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        let done = filled.compact(from, to, |step, done, _| {
+            // As a kill would leave the files. Of the long steps, the beginning and some moment in the middle.
+            if step == Step::Replacing || done == 0 || done == TELL_EVERY {
+                copy_folder(filled.path(), &moments.path().join(seen.len().to_string()));
+                seen.push((step, done));
+            }
+        });
+        done.unwrap();
+        let last = if from == to { 2 } else { 3 };
+        assert_eq!(seen.last(), Some(&(Step::Replacing, last)));
+        println!("{from:?} to {to:?}, interrupted at {seen:?}");
+        for (moment, (step, done)) in seen.into_iter().enumerate() {
+            let left = moments.path().join(moment.to_string());
+            let engine = Manifest::engine_of(&left).expect("FORMAT is whole");
+            let disk = if engine == from.name() { from } else { to };
+            let moved = step == Step::Replacing && done > last - 2;
+            assert_eq!(disk, if moved { to } else { from }, "{step:?} {done}");
+            for half_removed in [false, true] {
+                if half_removed {
+                    // Deleting was interrupted, too.
+                    let old = left.join(FOLDER).join(from.name());
+                    let others = others(&left, disk).filter(|_| left.join(FOLDER).exists());
+                    for path in others.chain([old]) {
+                        let _ = fs::remove_file(path.join("db"));
+                    }
+                }
+                for again in [false, true] {
+                    let twin = tempfile::tempdir().unwrap();
+                    copy_folder(&left, twin.path());
+                    let now = filled.store.now();
+                    if again {
+                        let compact =
+                            |opening: &Opening<'_>| database(opening, disk, || ids(now), |_, _, _| {});
+                        opening(twin.path(), disk, now, compact).unwrap();
+                        let found = records(&*disk.open(twin.path(), 1 << 20).unwrap());
+                        assert!(found == before, "{} records, and {} before", found.len(), before.len());
+                    }
+                    let found = told(twin.path(), disk, now);
+                    assert_eq!(found, as_it_was, "{step:?} {done}, {half_removed}, {again}");
+                    assert_eq!(names(twin.path()), [disk.name()]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_compacted_is_refused_and_left_as_it_is() {
+    let disk = Disk::Sled;
+    let filled = Filled::on(disk);
+    let refused = |expected: &str| {
+        let error = filled.compact(disk, disk, |_, _, _| {}).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        assert!(!filled.path().join(FOLDER).exists());
+    };
+    // Of another engine, or somebody else's: nobody knows.
+    let beside = filled.path().join("redb");
+    fs::write(&beside, "somebody's").unwrap();
+    refused("redb: is beside the store's database");
+    told(filled.path(), disk, filled.store.now());
+    assert_eq!(fs::read_to_string(&beside).unwrap(), "somebody's", "opening leaves it, too");
+    fs::remove_file(beside).unwrap();
+
+    let format = filled.path().join(manifest::FILE);
+    let ours = fs::read(&format).unwrap();
+    filled.opening(disk, |opening| {
+        let other = Manifest { cluster: "other".to_owned(), ..opening.manifest() };
+        other.renew(opening.folder).unwrap();
+    });
+    refused("is of cluster \"other\"");
+    filled.opening(disk, |opening| {
+        let other = Manifest { engine: "redb".to_owned(), ..opening.manifest() };
+        other.renew(opening.folder).unwrap();
+    });
+    refused("was made by \"redb\"");
+    fs::write(&format, ours).unwrap();
+
+    fs::write(filled.path().join("sled/conf"), "nonsense").unwrap();
+    refused("start the node, which salvages it");
+    fs::remove_dir_all(filled.path().join("sled")).unwrap();
+    refused("sled: there is no store");
+    assert!(names(filled.path()).is_empty(), "nothing is made");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_records_are_copied_as_they_are(
+        given in proptest::collection::btree_map(
+            proptest::collection::vec(0..u8::MAX, 1..40),
+            prop_oneof![
+                8 => proptest::collection::vec(any::<u8>(), 0..300),
+                1 => (any::<u8>(), 4_000..600_000usize).prop_map(|(byte, length)| vec![byte; length]),
+            ],
+            0..200,
+        ),
+        way in 0..WAYS.len(),
+    ) {
+        let (from, to) = (WAYS[way][0], WAYS[way][1]);
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path().join(FOLDER);
+        fs::create_dir(&work).unwrap();
+        let mut batch = Batch::default();
+        given.iter().for_each(|(key, value)| batch.put(key.clone(), value.clone()));
+        from.open(folder.path(), 1 << 20).unwrap().commit(&batch).unwrap();
+        opening(folder.path(), from, fixture::at(0, 0), |opening| {
+            let tally = Copy { opening, to, work: work.clone() }.fill(&mut |_, _, _| {}).unwrap();
+            assert_eq!(tally.records, given.len() as u64);
+        });
+        let copied = records(&*to.open(&work, 1 << 20).unwrap());
+        let given = given.into_iter().map(|(key, value)| (Bytes::from(key), Bytes::from(value)));
+        prop_assert!(copied == given.collect());
     }
 }

@@ -11,11 +11,11 @@ use tonic::Code;
 use crate::harness::{Store, bytes, config, folder, put, until};
 
 /// A file system in memory, gone when dropped.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     /// `None` where mounting is not permitted; says so.
-    fn mount(at: &Path, mib: u32) -> Option<Self> {
+    pub(crate) fn mount(at: &Path, mib: u32) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
         let size = format!("size={mib}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
@@ -37,6 +37,13 @@ impl Disk {
         std::fs::write(self.0.join("filler"), vec![1; mib << 20]).unwrap();
     }
 
+    /// Takes up all but so much of it.
+    pub(crate) fn leave(&self, mib: u64) {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        let free = (stat.f_bavail * stat.f_frsize) >> 20;
+        self.fill(usize::try_from(free - mib).unwrap());
+    }
+
     /// Takes up what is left.
     fn fill_up(&self) {
         let mut filler = std::fs::File::create(self.0.join("filler")).unwrap();
@@ -49,7 +56,7 @@ impl Disk {
         assert!(status.success());
     }
 
-    fn clear(&self) {
+    pub(crate) fn clear(&self) {
         std::fs::remove_file(self.0.join("filler")).unwrap();
     }
 }
