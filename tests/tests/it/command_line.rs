@@ -112,6 +112,36 @@ async fn a_url_may_have_a_path() {
     assert_eq!(ask(format!("{url}/?a=b")).await.status.code(), Some(2));
 }
 
+#[tokio::test]
+async fn the_store_of_a_stopped_node_is_compacted_and_that_of_a_running_one_is_not() {
+    let cluster = Cluster::new(&[P2p::Connected]);
+    let member = &cluster.members[0];
+    let config = member.config.display().to_string();
+    let mut node = member.start();
+    member.wait_ready().await;
+    member.client.put("greeting", "hello").await.expect("it is acknowledged");
+    let refused = lattice(&["compact", "--config", &config]);
+    let error = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{error}");
+    assert!(error.contains("in use by another process") && error.lines().count() == 1, "{error}");
+    node.terminate().await;
+
+    let done = lattice(&["--output", "json", "compact", "--config", &config]);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let done: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(done["records"].as_u64() > Some(0) && done["after"]["bytes"].as_u64() > Some(0), "{done}");
+    assert_eq!((&done["before"]["engine"], &done["configured"]), (&"sled".into(), &"sled".into()));
+    let done = lattice(&["compact", "--config", &config]);
+    let told = text(&done.stdout);
+    assert!(told.starts_with("Copied ") && told.contains("before (sled)"), "{told}");
+    assert_eq!(lattice(&["compact", "--config", &config, "--engine", "memory"]).status.code(), Some(2));
+    let nothing = format!("node.data_dir={}", member.folder.join("nothing").display());
+    assert_eq!(lattice(&["compact", "--config", &config, "--set", &nothing]).status.code(), Some(3));
+
+    let _node = member.start();
+    member.wait_value("greeting", "hello").await;
+}
+
 #[test]
 fn a_garbage_list_of_trusted_keys_stops_every_service_that_reads_it_before_it_writes() {
     let cluster = Cluster::new(&[P2p::Connected]);

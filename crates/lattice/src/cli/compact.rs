@@ -11,9 +11,9 @@ use super::progress::Progress;
 /// The engines that a store may be moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum To {
-    /// Overwritten stores grow: compact them now and then
+    /// Grows when it is overwritten: compact it now and then
     Sled,
-    /// Gives room back by itself
+    /// Uses its room again by itself
     // One that is not built in is refused by name, and not offered.
     #[value(hide = !cfg!(feature = "redb"))]
     Redb,

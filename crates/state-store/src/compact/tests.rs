@@ -212,8 +212,10 @@ fn an_interruption_at_any_moment_leaves_one_whole_database() {
         let moments = tempfile::tempdir().unwrap();
         let mut seen = Vec::new();
         let done = filled.compact(from, to, |step, done, _| {
-            // As a kill would leave the files. Of the long steps, the beginning and some moment in the middle.
-            if step == Step::Replacing || done == 0 || done == TELL_EVERY {
+            // As a kill would leave the files. Of the long steps, one moment is like another.
+            let (begun, half_way) =
+                (step != Step::Counting && done == 0, step == Step::Copying && done == TELL_EVERY);
+            if step == Step::Replacing || begun || half_way {
                 copy_folder(filled.path(), &moments.path().join(seen.len().to_string()));
                 seen.push((step, done));
             }
@@ -229,11 +231,13 @@ fn an_interruption_at_any_moment_leaves_one_whole_database() {
             let moved = step == Step::Replacing && done > last - 2;
             assert_eq!(disk, if moved { to } else { from }, "{step:?} {done}");
             for half_removed in [false, true] {
+                if half_removed && !left.join(FOLDER).exists() {
+                    continue;
+                }
                 if half_removed {
                     // Deleting was interrupted, too.
                     let old = left.join(FOLDER).join(from.name());
-                    let others = others(&left, disk).filter(|_| left.join(FOLDER).exists());
-                    for path in others.chain([old]) {
+                    for path in others(&left, disk).chain([old]) {
                         let _ = fs::remove_file(path.join("db"));
                     }
                 }
@@ -293,6 +297,27 @@ fn what_cannot_be_compacted_is_refused_and_left_as_it_is() {
     fs::remove_dir_all(filled.path().join("sled")).unwrap();
     refused("sled: there is no store");
     assert!(names(filled.path()).is_empty(), "nothing is made");
+}
+
+#[test]
+fn what_does_not_read_is_refused_and_salvaged_by_the_next_start() {
+    let disk = Disk::Sled;
+    let filled = Filled::on(disk);
+    let now = filled.store.now();
+    // What is older than the last opening is looked at only when it is read.
+    (0..2).for_each(|_| drop(told(filled.path(), disk, now)));
+    let file = filled.path().join("sled/db");
+    let mut bytes = fs::read(&file).unwrap();
+    let marked = memchr::memmem::find_iter(&bytes, "value 150 of round 3").collect::<Vec<_>>();
+    assert!(!marked.is_empty());
+    marked.iter().for_each(|at| bytes[*at] ^= 1);
+    fs::write(&file, bytes).unwrap();
+
+    let error = filled.compact(disk, disk, |_, _, _| {}).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(!names(filled.path()).contains(&FOLDER.to_owned()));
+    let opened = filled.opening(disk, |opening| opening.open(|| ids(now))).unwrap();
+    assert!(opened.engine.recovering().is_some(), "a start finds it, too");
 }
 
 proptest! {
