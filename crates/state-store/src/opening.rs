@@ -32,7 +32,8 @@ pub const SET_ASIDE_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 /// How the folders are called, before their date.
 const SET_ASIDE: &str = "damaged-";
 /// What is set aside: databases of all engines, and what stands beside them.
-const PARTS: [&str; 4] = [storage::NAMES[0], storage::NAMES[1], storage::WATERMARK, storage::SUSPECT];
+const PARTS: [&str; 5] =
+    [storage::NAMES[0], storage::NAMES[1], compact::FOLDER, storage::WATERMARK, storage::SUSPECT];
 /// The most lines that a reason has.
 const REASON_LINES_MAX: usize = 20;
 

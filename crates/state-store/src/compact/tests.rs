@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use lattice_core::model::EntryHead;
 use lattice_proto::convert::Seals;
 use proptest::prelude::*;
@@ -8,7 +10,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::engine::tests::fixture::{self, Store, entry, incarnations, key, settings, signing_key};
 use crate::engine::{Finding, Incarnations, Now};
+use crate::format::{keys, manifest};
 use crate::opening::Opened;
+use crate::storage::{Batch, Guarded, Storage, WATERMARK};
 
 /// The engines to go through, each from the one before.
 const WAYS: &[&[Disk]] = &[
@@ -214,7 +218,7 @@ fn an_interruption_at_any_moment_leaves_one_whole_database() {
         let done = filled.compact(from, to, |step, done, _| {
             // As a kill would leave the files. Of the long steps, one moment is like another.
             let (begun, half_way) =
-                (step != Step::Counting && done == 0, step == Step::Copying && done == TELL_EVERY);
+                (step != Step::Counting && done == 0, step == Step::Copying && done == copy::TELL_EVERY);
             if step == Step::Replacing || begun || half_way {
                 copy_folder(filled.path(), &moments.path().join(seen.len().to_string()));
                 seen.push((step, done));
@@ -297,6 +301,20 @@ fn what_cannot_be_compacted_is_refused_and_left_as_it_is() {
     fs::remove_dir_all(filled.path().join("sled")).unwrap();
     refused("sled: there is no store");
     assert!(names(filled.path()).is_empty(), "nothing is made");
+}
+
+#[test]
+fn what_is_left_is_salvaged_where_the_database_itself_is_gone() {
+    let disk = Disk::Sled;
+    let filled = Filled::on(disk);
+    let work = filled.path().join(FOLDER);
+    fs::create_dir(&work).unwrap();
+    fs::rename(filled.path().join("sled"), work.join("sled")).unwrap();
+    let now = filled.store.now();
+    let Opened { engine, .. } = filled.opening(disk, |opening| opening.open(|| ids(now))).unwrap();
+    let found = engine.reader().current(&key("key-150")).unwrap();
+    assert_eq!(found, Some(filled.store.current("key-150")));
+    assert!(engine.recovering().is_some() && !work.exists());
 }
 
 #[test]
