@@ -10,7 +10,7 @@
 //! | another | the copy's `FORMAT` replaces that of the store | the old one, beside the new |
 //!
 //! The folder of the copy goes last of all. So while it is there, what it holds, and databases of engines that `FORMAT`
-//! does not name, are left over ([`clear`]): a compaction does not begin where there is such a database already.
+//! does not name, are left over (`clear`): a compaction does not begin where there is such a database already.
 
 mod copy;
 
