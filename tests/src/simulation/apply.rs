@@ -56,10 +56,19 @@ impl World {
                 self.traps.insert(node);
                 Ok(())
             }
-            Fault::Lie(node, lies, often) => {
-                self.lie(node, &lies, often);
-                Ok(())
+            Fault::Lie(node, lies, often) => self.lie(node, &lies, often),
+        }
+    }
+
+    /// Whether a cluster can come to rest after a planned fault. A store of which a part was salvaged recovers until
+    /// somebody who was never empty meanwhile has shown it everything; where nobody has anything, only an operator ends that.
+    pub(super) fn can_be_put_right(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Salvage(node) => {
+                let newest = |other| self.own(other)?.runs.newest().map(|run| run.root.is_some());
+                self.honest().any(|other| other != *node && newest(other) == Some(true))
             }
+            _ => true,
         }
     }
 
@@ -190,15 +199,18 @@ impl World {
         map.map_err(|what| self.broken(Some(node), what))
     }
 
-    fn lie(&mut self, node: usize, lies: &[Lie], often: f64) {
+    fn lie(&mut self, node: usize, lies: &[Lie], often: f64) -> Result<(), Broken> {
         if lies.is_empty() {
             self.liars.remove(&node);
-            return;
+            return Ok(());
         }
         self.checks.doubtful.insert(self.directory.id(node));
         let random = Xoshiro256PlusPlus::seed_from_u64(self.random.random());
         let liar = Liar::new(self.directory.key(node).clone(), lies, often, random);
         self.liars.insert(node, liar);
+        // What it acknowledged while it was honest, and nobody else has, is lost with its honesty.
+        let lost = self.disk_map(node)?;
+        self.owe_less(node, &lost)
     }
 
     /// Ends a node's connections at once, as its operating system does.

@@ -366,7 +366,8 @@ impl World {
                 Ok(())
             }
             Happening::Write(node) => self.client(node),
-            Happening::Fault(fault) => self.apply(fault),
+            Happening::Fault(fault) if self.can_be_put_right(&fault) => self.apply(fault),
+            Happening::Fault(_) => Ok(()),
             Happening::Snapshot => {
                 self.snapshots = Some(self.nodes.iter().map(Node::disk_snapshot).collect());
                 self.put_off(SNAPSHOT_EVERY, Happening::Snapshot);

@@ -384,6 +384,11 @@ pub enum Notice {
         /// When a new incarnation is started; zero: now.
         renewed_in: Duration,
     },
+    /// Our store speaks in an incarnation that was given up before: its disk was rolled back.
+    Reappeared {
+        /// The incarnation, in place of which a new one is started now.
+        incarnation: Incarnation,
+    },
     /// A peer knows a newer incarnation of this node than ours: this store is an older one, or another node uses
     /// our key.
     Disowned {

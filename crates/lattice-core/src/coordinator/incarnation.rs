@@ -6,7 +6,7 @@
 //! incarnation is the cure. A peer's word is no proof, though, so [`crate::renewal`] says how often it is taken;
 //! until then we go on as we are, or one member that lies could silence another.
 
-use super::{Coordinator, Effect, Notice};
+use super::{Coordinator, Effect, Notice, OwnSeals};
 use crate::model::{Epoch, Incarnation, NodeId};
 use crate::time::Monotonic;
 
@@ -77,6 +77,17 @@ impl Coordinator {
         if self.peers.contains_key(&peer) && self.doubt(incarnation) {
             let renewed_in = self.renewed_in(now);
             effects.push(Effect::Notice(Notice::Disowned { peer, incarnation, renewed_in }));
+        }
+    }
+
+    /// The store speaks in an incarnation that was given up, and had another one since: its disk was rolled back. That is
+    /// no peer's word, so that nothing is waited for.
+    pub(super) fn reappeared(&self, own: &OwnSeals, effects: &mut Vec<Effect>) {
+        let incarnation = own.incarnation;
+        let replaced = self.own.as_ref().is_some_and(|before| before.incarnation != incarnation);
+        if replaced && self.given_up == Some(incarnation) {
+            effects.push(Effect::Notice(Notice::Reappeared { incarnation }));
+            effects.push(Effect::Reincarnate { incarnation });
         }
     }
 

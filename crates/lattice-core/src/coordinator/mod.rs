@@ -153,7 +153,7 @@ pub struct Coordinator {
     store_error: Option<String>,
     /// The greatest announcement sequence that may have been used.
     sequence: Option<(Incarnation, u64)>,
-    /// Given up; nothing is announced until there is another one.
+    /// The last one that was given up: nothing is announced in its name.
     given_up: Option<Incarnation>,
     /// A peer's word stands against it: it is given up as soon as a new one may be started.
     doubted: Option<Incarnation>,
@@ -448,9 +448,7 @@ impl Coordinator {
             let spaced = self.announced.map_or(now, |announced| announced + ANNOUNCE_SPACING);
             self.announce_at = Some(spaced.max(now));
         }
-        if self.given_up.is_some_and(|given_up| given_up != own.incarnation) {
-            self.given_up = None;
-        }
+        self.reappeared(&own, effects);
         let OwnSeals { incarnation, damage_generation, ref runs, recovering, damaged } = own;
         let event = divergence::Event::OwnSeals { incarnation, damage_generation, runs: runs.clone() };
         let before = self.own.replace(own);

@@ -182,6 +182,12 @@ pub fn line_of(notice: &Notice, names: &Names) -> Option<Line> {
             let line = Line::new(COORDINATOR, Some("INCARNATION"), "rolled_back", message).alarm();
             Line { node: *peer, ..line }
         }
+        Notice::Reappeared { incarnation } => {
+            let message = format!(
+                "Our disk was rolled back: incarnation {incarnation} was given up before, and is again"
+            );
+            Line::new(COORDINATOR, Some("INCARNATION"), "rolled_back", message).alarm()
+        }
         Notice::Disowned { peer, incarnation, renewed_in } => {
             let message = format!(
                 "{} knows a newer incarnation of this node: an older copy of the store was put back, or another \

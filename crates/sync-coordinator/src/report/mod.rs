@@ -145,6 +145,7 @@ impl Report {
             | Notice::PeerClock { .. }
             | Notice::OwnClock(_)
             | Notice::RolledBack { .. }
+            | Notice::Reappeared { .. }
             | Notice::Disowned { .. }
             | Notice::ModeSwitched { .. } => {}
         }

@@ -17,14 +17,14 @@ fn bench(trusted: &[NodeId], memory: &Memory) -> Bench {
 }
 
 /// Our store speaks in this incarnation.
-fn store(bench: &mut Bench, incarnation: Incarnation) {
+fn store(bench: &mut Bench, incarnation: Incarnation) -> Vec<Effect> {
     bench.hear(Event::Seals(OwnSeals {
         incarnation,
         damage_generation: 0,
         runs: runs(3, 1),
         recovering: false,
         damaged: 0,
-    }));
+    }))
 }
 
 fn disowned(bench: &mut Bench, peer: NodeId, incarnation: Incarnation) -> Vec<Effect> {
@@ -110,6 +110,21 @@ fn a_store_that_was_replaced_becomes_another_incarnation_at_once() {
     assert_eq!(disowned(&mut bench, A, OURS), [], "once");
     assert!(!bench.coordinator.status(bench.now).heartbeat_active, "nothing is said in the old one's name");
     store(&mut bench, nth(1));
+    assert!(bench.coordinator.status(bench.now).heartbeat_active);
+}
+
+#[test]
+fn a_disk_that_was_rolled_back_to_an_incarnation_that_was_given_up_gets_another_at_once() {
+    let mut bench = bench(&[A], &Memory::default());
+    assert_eq!(reincarnate(&disowned(&mut bench, A, OURS)), Some(OURS));
+    assert_eq!(reincarnate(&store(&mut bench, OURS)), None, "it was read before the store began the new one");
+    assert_eq!(reincarnate(&store(&mut bench, nth(1))), None);
+    // Nobody who could say so hears anything of us: nothing is said in its name.
+    let effects = store(&mut bench, OURS);
+    assert_eq!(notices(&effects), [&Notice::Reappeared { incarnation: OURS }]);
+    assert_eq!(reincarnate(&effects), Some(OURS));
+    assert!(!bench.coordinator.status(bench.now).heartbeat_active);
+    assert_eq!(reincarnate(&store(&mut bench, nth(2))), None);
     assert!(bench.coordinator.status(bench.now).heartbeat_active);
 }
 
