@@ -25,7 +25,10 @@ pub(crate) const CLUSTER: &str = "bench";
 pub(crate) const INCARNATION: Incarnation = Incarnation([7; 16]);
 /// When all entries are older than any clock drift, and when they are sealed.
 const FILLED: u64 = FIRST + SPAN_MS + 60_000;
-const SEALED: u64 = FILLED + 60_000;
+const SEALED: u64 = FILLED + 600_000;
+/// So many are sealed at a time, this many milliseconds after those before: a store takes no more than it can seal.
+const PART: u64 = 50_000;
+const PART_MS: u64 = 5_000;
 
 /// The one who serves.
 pub(crate) struct Server {
@@ -53,10 +56,14 @@ impl Server {
         };
         let incarnations = Box::new(|| INCARNATION);
         let mut engine = Engine::open(MemoryStorage::new(), settings, key(), incarnations, at(FILLED))?;
-        let mut indexes = (0..sets.keys()).peekable();
-        while indexes.peek().is_some() {
-            let batch = indexes.by_ref().take(MERGE_MAX).map(|index| sets.entry(index)).collect();
-            engine.merge(batch, Origin::Pull, at(FILLED))?;
+        for (part, first) in (0..sets.keys()).step_by(PART as usize).enumerate() {
+            let now = at(FILLED + part as u64 * PART_MS);
+            engine.seal(now)?;
+            let mut indexes = (first..sets.keys().min(first + PART)).peekable();
+            while indexes.peek().is_some() {
+                let batch = indexes.by_ref().take(MERGE_MAX).map(|index| sets.entry(index)).collect();
+                engine.merge(batch, Origin::Pull, now)?;
+            }
         }
         engine.seal(at(SEALED))?;
         let seals = engine.reader().seals();
