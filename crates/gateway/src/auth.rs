@@ -4,9 +4,11 @@
 //! without stopping early, tells a caller nothing about how close a guess was. A token is never logged and
 //! never part of an error.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, header};
 use lattice_core::model::Digest;
 use lattice_runtime::reload::Reloaded;
@@ -20,6 +22,11 @@ const FIELD: &str = "gateway.token_file";
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 const TOKENS_MAX: usize = 1_000;
 const TOKEN_BYTES_MAX: usize = 512;
+
+const FOREIGN_ORIGIN: &str = "the Origin header names another site, and this gateway asks for no token";
+const FOREIGN_HOST: &str = "the Host header names neither an IP address nor localhost, as a page of another site could make a \
+                            browser do, and this gateway asks for no token: ask by one of these, or name the site in \
+                            gateway.cors_origins, or have tokens (gateway.token_file)";
 
 const CHALLENGE: &str = "Bearer realm=\"lattice\"";
 const CHALLENGE_UNKNOWN: &str = "Bearer realm=\"lattice\", error=\"invalid_token\"";
@@ -46,6 +53,8 @@ pub(crate) struct Auth {
     tokens: Option<Arc<Reloaded<Tokens>>>,
     /// Sites whose pages may call.
     origins: Origins,
+    /// Without tokens, only this machine reaches the port.
+    local: bool,
 }
 
 /// What each token, by its digest, allows.
@@ -55,11 +64,12 @@ impl Auth {
     /// Reads the token file, if there is one.
     pub(crate) fn load(gateway: &config::Gateway) -> Result<Self, config::Error> {
         let origins = Origins::of(gateway)?;
-        let Some(path) = gateway.token_file.clone() else { return Ok(Self { tokens: None, origins }) };
+        let local = !gateway.insecure;
+        let Some(path) = gateway.token_file.clone() else { return Ok(Self { tokens: None, origins, local }) };
         let tokens = Reloaded::load(FIELD, move || {
             read(&path).map_err(|expected| config::Error::value(FIELD, path.display().to_string(), expected))
         })?;
-        Ok(Self { tokens: Some(tokens), origins })
+        Ok(Self { tokens: Some(tokens), origins, local })
     }
 
     /// The sites whose pages may call.
@@ -84,20 +94,42 @@ impl Auth {
         Ok(Grant(role))
     }
 
-    /// Whether a page of another site sent this, to a gateway that asks for no token: then the browser of
-    /// somebody who may reach the port would act for that site.
-    pub(crate) fn forged(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
-        if self.tokens.is_some() || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-            return false;
-        }
-        let Some(origin) = headers.get(header::ORIGIN) else { return false };
-        if self.origins.allow(origin) {
-            return false;
+    /// Why this is not done although no token is asked for: a page of another site may have sent it, and the browser of
+    /// somebody who may reach the port would act for that site. `None`: it is done.
+    pub(crate) fn foreign(
+        &self,
+        access: Access,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Option<&'static str> {
+        if self.tokens.is_some() {
+            return None;
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let own = host.or_else(|| uri.authority().map(|authority| authority.as_str()));
+        let guarded = self.local && matches!(access, Access::Needs(_));
+        if guarded && !own.is_none_or(|own| self.is_ours(own)) {
+            return Some(FOREIGN_HOST);
+        }
+        let origin = headers.get(header::ORIGIN)?;
+        if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || self.origins.allow(origin) {
+            return None;
+        }
         let site = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-        site.is_none() || site != own
+        (site.is_none() || site != own).then_some(FOREIGN_ORIGIN)
+    }
+
+    /// Whether a name by which a node on this machine is asked cannot be another site's, whose owner made it mean this
+    /// machine (DNS rebinding): its pages would seem to be ours.
+    fn is_ours(&self, authority: &str) -> bool {
+        let host = authority.parse::<Authority>().map(|authority| authority.host().to_ascii_lowercase());
+        let host = host.unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host.parse::<IpAddr>().is_ok()
+            || host == "localhost"
+            || host.ends_with(".localhost")
+            || self.origins.name(host)
     }
 }
 
@@ -200,7 +232,7 @@ mod tests {
 
     fn auth() -> Auth {
         let tokens = Reloaded::load(FIELD, || Ok(parse("# who\nread r\n\n write w \nadmin a\n").unwrap()));
-        Auth { tokens: Some(tokens.unwrap()), origins: Origins::default() }
+        Auth { tokens: Some(tokens.unwrap()), origins: Origins::default(), local: true }
     }
 
     #[test]
@@ -257,16 +289,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_foreign_page_that_changes_something_is_forged() {
-        let open = Auth { tokens: None, origins: Origins::default() };
+    fn only_a_foreign_page_that_changes_something_is_refused() {
+        let open = Auth { tokens: None, origins: Origins::default(), local: true };
         let gateway =
             config::Gateway { cors_origins: vec!["http://elsewhere".to_owned()], ..Default::default() };
-        let shared = Auth { tokens: None, origins: Origins::of(&gateway).unwrap() };
+        let shared = Auth { tokens: None, origins: Origins::of(&gateway).unwrap(), local: true };
         let uri = Uri::from_static("/api/lattice/reconcile");
         let own = [(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")];
         let foreign = [(header::HOST, "localhost:8080"), (header::ORIGIN, "http://elsewhere")];
         let hidden = [(header::HOST, "localhost:8080"), (header::ORIGIN, "null")];
-        for (auth, method, sent, forged) in [
+        for (auth, method, sent, refused) in [
             (&open, Method::POST, &headers(&own), false),
             (&open, Method::POST, &headers(&foreign), true),
             (&open, Method::POST, &headers(&hidden), true),
@@ -276,7 +308,52 @@ mod tests {
             (&open, Method::GET, &headers(&foreign), false),
             (&auth(), Method::POST, &headers(&foreign), false),
         ] {
-            assert_eq!(auth.forged(&method, &uri, sent), forged, "{method} {sent:?}");
+            let said = auth.foreign(Access::Open, &method, &uri, sent);
+            assert_eq!(said, refused.then_some(FOREIGN_ORIGIN), "{method} {sent:?}");
         }
+    }
+
+    const NEEDS: Access = Access::Needs(Role::Read);
+
+    #[test]
+    fn a_foreign_name_for_this_machine_is_refused_whatever_is_asked() {
+        let names = vec!["https://app.example:8443".to_owned()];
+        let gateway = config::Gateway { cors_origins: names, ..Default::default() };
+        let origins = Origins::of(&gateway).unwrap();
+        let local = Auth { tokens: None, origins: origins.clone(), local: true };
+        let insecure = Auth { tokens: None, origins, local: false };
+        let anybody = config::Gateway { cors_origins: vec!["*".to_owned()], ..Default::default() };
+        let anybody = Auth { tokens: None, origins: Origins::of(&anybody).unwrap(), local: true };
+        for (host, ours) in [
+            ("localhost", true),
+            ("LocalHost:8080", true),
+            ("node-1.localhost:8080", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("10.0.0.7", true),
+            ("app.example:9000", true),
+            ("evil.example:8080", false),
+            ("localhost.evil.example", false),
+            ("evil-localhost", false),
+            ("127.0.0.1.evil.example", false),
+            ("", false),
+            ("a b", false),
+        ] {
+            let sent = headers(&[(header::HOST, host), (header::ORIGIN, &format!("http://{host}"))]);
+            let uri = Uri::from_static("/v1/kv/k");
+            for method in [Method::GET, Method::PUT] {
+                let said = |auth: &Auth| auth.foreign(NEEDS, &method, &uri, &sent);
+                assert_eq!(said(&local) == Some(FOREIGN_HOST), !ours, "{method} {host}");
+                // Who opened the port to others is asked by names; and who allows all sites, allows this one.
+                assert_eq!(said(&insecure), None, "{method} {host}");
+                assert_eq!(said(&anybody), None, "{method} {host}");
+                assert_eq!(said(&auth()), None, "{method} {host}");
+            }
+        }
+        let absolute = Uri::from_static("http://evil.example/v1/kv/k");
+        let said = |access, uri: &Uri| local.foreign(access, &Method::GET, uri, &HeaderMap::new());
+        assert_eq!(said(NEEDS, &absolute), Some(FOREIGN_HOST));
+        assert_eq!(said(Access::Open, &absolute), None, "what is no secret, or signed");
+        assert_eq!(said(NEEDS, &Uri::from_static("/v1/kv/k")), None, "no browser leaves its name out");
     }
 }

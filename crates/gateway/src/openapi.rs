@@ -110,7 +110,7 @@ fn refusals(row: &Row) -> Vec<Kind> {
     if let Access::Needs(_) = row.access {
         kinds.extend([Unauthorized, Forbidden]);
     }
-    if row.method != "GET" {
+    if row.method != "GET" || matches!(row.access, Access::Needs(_)) {
         kinds.push(CrossOrigin);
     }
     if !access::is_probe(row.route) && row.route != access::EXCHANGE {

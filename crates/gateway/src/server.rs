@@ -139,9 +139,9 @@ impl Server {
             let refusal = denied.problem().into_response();
             return routes::ask_for_token(route, request.headers(), refusal);
         }
-        if self.app.auth.forged(request.method(), request.uri(), request.headers()) {
-            let detail = "the Origin header names another site, and this gateway asks for no token";
-            return Problem::new(Kind::CrossOrigin, detail).into_response();
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        if let Some(why) = self.app.auth.foreign(access, method, uri, headers) {
+            return Problem::new(Kind::CrossOrigin, why).into_response();
         }
         match self.http.oneshot(request).await {
             Ok(response) => response,
@@ -152,10 +152,15 @@ impl Server {
     async fn grpc(self, route: &'static str, mut request: Request<Body>) -> Response {
         let access = access::access(&Method::POST, route);
         // What there is, strangers are not told.
-        match self.app.auth.check(request.headers(), access.unwrap_or(Access::Needs(Role::Read))) {
+        let needed = access.unwrap_or(Access::Needs(Role::Read));
+        match self.app.auth.check(request.headers(), needed) {
             Ok(grant) => request.extensions_mut().insert(grant),
             Err(denied) => return denied.status().into_http::<Body>(),
         };
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        if let Some(why) = self.app.auth.foreign(needed, method, uri, headers) {
+            return tonic::Status::permission_denied(why).into_http::<Body>();
+        }
         if access.is_none() {
             // Whatever the router may know of it.
             let path = shortened(request.uri().path());

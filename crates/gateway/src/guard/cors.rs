@@ -1,6 +1,6 @@
 //! Pages of other sites: nobody's, unless `gateway.cors_origins` names them.
 
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, Uri, header};
 use lattice_runtime::config;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -42,6 +42,12 @@ impl Origins {
             origins.listed.push(value.ok_or_else(refused)?);
         }
         Ok(origins)
+    }
+
+    /// Whether pages of a host, in lower case and without its port, may call.
+    pub(crate) fn name(&self, host: &str) -> bool {
+        let of = |origin: &HeaderValue| Some(origin.to_str().ok()?.parse::<Uri>().ok()?.host()? == host);
+        self.any || self.listed.iter().any(|origin| of(origin) == Some(true))
     }
 
     /// Whether pages of `origin` may call.
