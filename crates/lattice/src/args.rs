@@ -247,11 +247,13 @@ Exit status: 0 sound, 1 damage found, 3 refused (the node runs, or there is no s
         #[arg(long)]
         accept_loss: bool,
     },
-    /// Write the database of a stopped store anew, which gives room on the disk back, or move it to another engine
+    /// Write the database of a stopped store anew, which gives room on the disk back
     #[command(after_help = "Examples:
   lattice compact --config node-1.toml
   lattice --output json compact --set node.data_dir=./data-1
-  lattice compact --engine redb    move the store to the other engine; then set store.engine
+
+With --engine the store moves to that engine, if it is built in; store.engine has to be set to it before the next start.
+A store that wastes no room does not get smaller, and may get larger by what its engine adds at a time.
 
 Needs room for the copy beside the database. Whatever interrupts it, nothing is lost: the next start, or the next
 compaction, removes what it left.

@@ -221,8 +221,7 @@ impl Service {
         // `partition`, and what a disabled network leaves, live on, so that their channels do.
         let Self { me, handler, sensing, partition, tasks } = self;
         drop(handler);
-        let mut idle = None;
-        match sensing {
+        let idle = match sensing {
             Sensing::Network(network) => {
                 tracing::info!(node = %me, "sensing peers");
                 let stopping = tasks.token();
@@ -230,12 +229,13 @@ impl Service {
                     network.run(stopping).await;
                     Ok(())
                 });
+                None
             }
             Sensing::Disabled(channels) => {
                 tracing::info!(node = %me, "P2P is disabled (sensor.enabled)");
-                idle = Some(channels);
+                Some(channels)
             }
-        }
+        };
         tasks.run_until(shutdown, GRACE).await?;
         drop((partition, idle));
         Ok(())

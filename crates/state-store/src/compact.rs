@@ -189,6 +189,8 @@ pub fn database(
         opening.manifest().claim(opening.folder, true).map_err(opening::Error::from)?;
         return Err(stopped::Error::Nothing { path }.into());
     }
+    // Before it is opened, which may make it longer.
+    let before = on_disk(&path).map_err(io_at(&path))?;
     // This removes what an interrupted compaction left.
     examine(opening, incarnations()).map_err(|examined| match examined {
         Examined::Damaged(reason) => Error::Damaged { path: path.clone(), reason },
@@ -197,7 +199,6 @@ pub fn database(
     if let Some(beside) = others(opening.folder, opening.disk).find(|path| path.exists()) {
         return Err(Error::Beside { path: beside });
     }
-    let before = on_disk(&path).map_err(io_at(&path))?;
     let copy = Copy { opening, to, work: opening.folder.join(FOLDER) };
     match copy.make(incarnations, &mut progress) {
         Ok(Tally { records, bytes, .. }) => {

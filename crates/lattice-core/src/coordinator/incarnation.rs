@@ -1,10 +1,11 @@
 //! Whether our own incarnation still stands: what is said against it, and when a new one is started.
 //!
-//! Two things tell that it does not. A peer has heard more from it than our disk knows, or our store hands out a
-//! number for the second time: the disk was rolled back, and what we sign next would contradict what we signed. Or a peer refuses it as one that was replaced: our
-//! store is older than one that this node has used since, and nobody will ever believe it again. Either way a new
-//! incarnation is the cure. A peer's word is no proof, though, so [`crate::renewal`] says how often it is taken;
-//! until then we go on as we are, or one member that lies could silence another.
+//! Three things tell that it does not. A peer has heard more from it than our disk knows, or our store hands out a
+//! number for the second time: the disk was rolled back, and what we sign next would contradict what we signed. A peer
+//! refuses it as one that was replaced: our store is older than one that this node has used since, and nobody will ever
+//! believe it again. Or it is back although we gave it up ourselves. A new incarnation is the cure in each case. A peer's
+//! word is no proof, though, so [`crate::renewal`] says how often it is taken; until then we go on as we are, or one
+//! member that lies could silence another.
 
 use super::{Coordinator, Effect, Notice, OwnSeals};
 use crate::model::{Epoch, Incarnation, NodeId};
