@@ -264,7 +264,7 @@ async fn stalled(address: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(64 << 10).expect("a smaller buffer");
     let mut stream = socket.connect(address.parse().expect("an address")).await.expect("a connection");
-    stream.write_all(b"GET /v1/watch HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a request");
+    stream.write_all(b"GET /v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("a request");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(in_time("the head of the answer", stream.read_u8()).await.expect("a byte"));

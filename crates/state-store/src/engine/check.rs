@@ -20,7 +20,7 @@ use super::open::take;
 use super::pending;
 use super::records::{Kept, Records, parse_kept};
 use super::shared::View;
-use super::tree::{Tree, covering};
+use super::tree::{Tree, covering, find_newest};
 use super::{Error, Reader};
 use crate::format::keys::{self, Generation};
 use crate::format::node::KeyedNode;
@@ -244,7 +244,7 @@ impl Check {
     fn check_covered(&mut self, key: &Key, kept: Kept) -> Result<(), Error> {
         let head = kept.head();
         let generation = self.reader.view().generation;
-        let sealed = Tree::newest(self.storage(), generation).find(&head.key_hash);
+        let sealed = find_newest(self.storage(), generation, &head.key_hash);
         let sealed = match sealed {
             Ok(sealed) => sealed.map(|(_, sealed)| sealed),
             Err(Error::Damaged(damaged)) => {

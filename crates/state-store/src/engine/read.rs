@@ -9,7 +9,7 @@ use lattice_core::tree::{Node, Position};
 
 use super::open::take;
 use super::records::{Kept, Records, parse_kept};
-use super::tree::{Tree, covering};
+use super::tree::{Tree, covering, find_newest};
 use super::{Error, Now, Reader};
 use crate::format::node::KeyedNode;
 use crate::format::{Damaged, keys};
@@ -243,7 +243,7 @@ impl Reader {
         if self.shared.pending().of(&head.key_hash).any(|(_, pending)| pending.dominates(head)) {
             return Ok(true);
         }
-        let found = Tree::newest(&*self.shared.storage, generation).find(&head.key_hash)?;
+        let found = find_newest(&*self.shared.storage, generation, &head.key_hash)?;
         let Some((key, sealed)) = found else { return Ok(false) };
         if sealed.dominates(head) {
             return Ok(true);

@@ -159,6 +159,26 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// How often a tree that changes is looked at once more.
+const TRIES: usize = 8;
+
+/// What the newest tree holds of a key, while steps of sealing may change it: from one node to the next it may be another
+/// one, and then they do not fit. Damage stays when it is looked at again; this does not.
+pub(super) fn find_newest(
+    storage: &dyn Storage,
+    generation: Generation,
+    hash: &KeyHash,
+) -> Result<Option<(Key, EntryHead)>, Error> {
+    let tree = Tree::newest(storage, generation);
+    for _ in 1..TRIES {
+        match tree.find(hash) {
+            Err(Error::Damaged(_)) => {}
+            found => return found,
+        }
+    }
+    tree.find(hash)
+}
+
 /// The newest that the tree, or what awaits sealing, says of a key: what must be here, whatever the key's own
 /// record says. What awaits sealing is looked at first: an entry sealed in between is then found in the tree.
 pub(crate) fn covering(
@@ -170,7 +190,7 @@ pub(crate) fn covering(
     for (_, head) in shared.pending().of(hash) {
         newest = Some(newest.filter(|newest| newest.dominates(head)).unwrap_or(*head));
     }
-    let sealed = Tree::newest(&*shared.storage, generation).find(hash)?.map(|(_, sealed)| sealed);
+    let sealed = find_newest(&*shared.storage, generation, hash)?.map(|(_, sealed)| sealed);
     Ok(match (newest, sealed) {
         (Some(newest), Some(sealed)) if sealed.dominates(&newest) => Some(sealed),
         (newest, sealed) => newest.or(sealed),

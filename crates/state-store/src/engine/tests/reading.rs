@@ -1,5 +1,7 @@
 //! Reads: values of all sizes, pages, comparison with a peer's heads, own nodes, sealed entries.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use lattice_core::model::{Entry, Epoch};
 use lattice_core::tree::{Node, Position};
@@ -212,4 +214,36 @@ fn no_record_grows_so_large_that_sled_puts_it_aside() {
     engine.seal(at(10_000, 10_000)).unwrap();
     let aside = std::fs::read_dir(folder.path().join("sled/blobs")).unwrap();
     assert_eq!(aside.count(), 0);
+}
+
+/// Readers that look for what is not there go down the tree while steps of sealing change it.
+#[test]
+fn no_absence_is_taken_for_damage_while_the_tree_changes() {
+    let mut store = Store::new(1);
+    let stop = AtomicBool::new(false);
+    let readers: Vec<_> = (0..2).map(|_| store.engine.reader()).collect();
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = readers
+            .iter()
+            .map(|reader| {
+                scope.spawn(|| {
+                    let mut asked = 0_u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        let absent = key(&format!("absent-{}", asked % 1_000));
+                        let found = reader.current(&absent);
+                        assert!(matches!(found, Ok(None)), "after {asked}: {found:?}");
+                        asked += 1;
+                    }
+                })
+            })
+            .collect();
+        for epoch in 0..60 {
+            for number in 0..40 {
+                store.put(&format!("key-{epoch}-{number}"), "x");
+            }
+            store.seal_through(epoch);
+        }
+        stop.store(true, Ordering::Relaxed);
+        asking.into_iter().for_each(|asking| asking.join().unwrap());
+    });
 }
