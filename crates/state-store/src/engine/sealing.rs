@@ -29,10 +29,10 @@ pub(super) const CHUNK: usize = 1_024;
 /// for unless too much is due by then.
 const MANY: usize = 4_096;
 const EPOCHS_MIN: u64 = 4;
-const WAIT_MAX: usize = 2 * PRESSING;
+const WAIT_MAX: usize = PRESSING / 2;
 /// So many entries that are due let writes wait for half a step; twice as many for twice as long, and so on up to
-/// what lets no more come in than is sealed.
-const PRESSING: usize = 16_384;
+/// what lets no more come in than is sealed. More than is waited for, or writes would wait for what may not begin.
+const PRESSING: usize = 65_536;
 const PRESSURE_MAX: usize = 8;
 /// At most so many epochs become one seal.
 const EPOCHS_MAX: u64 = 8;
