@@ -10,6 +10,7 @@
 pub mod allocator;
 pub mod clock;
 pub mod config;
+pub mod duration;
 pub mod entropy;
 pub mod files;
 pub mod grpc;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lattice_core::model::{Entry, Epoch, KEY_BYTES_MAX, Key, Version};
+use lattice_core::model::{Entry, Epoch, KEY_BYTES_MAX, Key, TTL_MAX, Version};
 use lattice_core::time::WallTime;
 use lattice_proto::convert::{self, InField as _, Invalid};
 use lattice_proto::kv::v1 as wire;
 use lattice_proto::reads::Reads;
 use lattice_proto::types::v1 as types;
-use lattice_runtime::{Clock, trace};
+use lattice_runtime::{Clock, duration, trace};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,8 +24,6 @@ use crate::writer::{Writer, now, status};
 
 /// The most bytes of keys and values in one batch.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// The longest that a key may be to live: ten years of 365 days, 87600h.
-const TTL_MS_MAX: u64 = 87_600 * 3_600_000;
 /// The most entries of a page, and how many when nothing is said.
 const LIMIT_MAX: u32 = 1_000;
 const LIMIT: u32 = 100;
@@ -248,13 +246,18 @@ fn op(operation: wire::Operation) -> Result<Op, Invalid> {
 }
 
 fn put(request: wire::PutRequest) -> Result<Op, Invalid> {
-    if let Some(ttl_ms) = request.ttl_ms.filter(|ttl_ms| !(1..=TTL_MS_MAX).contains(ttl_ms)) {
-        return Err(Invalid::new("ttl_ms", format!("takes 1 to {TTL_MS_MAX} (87600h), got {ttl_ms}")));
+    let ttl = request.ttl_ms.map(Duration::from_millis);
+    if let Some(ttl) = ttl.filter(|ttl| ttl.is_zero() || *ttl > TTL_MAX) {
+        let (most, given) = (duration::print(TTL_MAX), ttl.as_millis());
+        return Err(Invalid::new(
+            "ttl_ms",
+            format!("takes 1 to {} ({most}), got {given}", TTL_MAX.as_millis()),
+        ));
     }
     Ok(Op::Put {
         key: convert::key("key", request.key)?,
         value: convert::value("value", request.value)?,
-        ttl: request.ttl_ms.map(Duration::from_millis),
+        ttl,
         condition: condition(request.condition)?,
     })
 }

@@ -177,8 +177,8 @@ const CASES: &[Case] = &[
         "Lied",
         "node is not the one that its parent commits to",
     ),
-    case(Kind::LongKey, "a key that is too long", "Lost", "key has 1025 bytes"),
-    case(Kind::LongValue, "a value that is too long", "Lost", "value has 1048577 bytes"),
+    case(Kind::LongKey, "a key that is too long", "Lost", "key: has 1025 bytes"),
+    case(Kind::LongValue, "a value that is too long", "Lost", "value: has 1048577 bytes"),
     case(
         Kind::KnownNothing,
         "pages that hold what the asker never named",

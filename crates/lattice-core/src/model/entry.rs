@@ -3,6 +3,8 @@
 //! The tree never sees a value, only its digest. So a value may be dropped after it expired without any
 //! digest changing, and a peer can tell from [`EntryHead`]s alone which entries it lacks.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{Digest, Key, KeyHash, Version};
@@ -10,6 +12,9 @@ use crate::time::WallTime;
 
 /// The longest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// The longest that a write may ask its key to live: ten years, longer than any lease, and far from where times overflow.
+pub const TTL_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// What an entry holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +67,7 @@ pub enum HeadContent {
 
 /// A value has more than [`VALUE_BYTES_MAX`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("value has {length} bytes: it takes at most 1048576")]
+#[error("has {length} bytes: it takes at most 1048576")]
 pub struct ValueTooLong {
     /// Its length in bytes.
     pub length: usize,

@@ -76,10 +76,10 @@ impl fmt::Debug for Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     /// No bytes at all.
-    #[error("key is empty: it takes 1 to 1024 bytes")]
+    #[error("is empty: it takes 1 to 1024 bytes")]
     Empty,
     /// More than [`KEY_BYTES_MAX`].
-    #[error("key has {length} bytes: it takes 1 to 1024")]
+    #[error("has {length} bytes: it takes 1 to 1024")]
     TooLong {
         /// Its length in bytes.
         length: usize,

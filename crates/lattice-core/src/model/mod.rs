@@ -11,7 +11,7 @@ mod node;
 mod version;
 
 pub use digest::{Digest, InvalidDigest};
-pub use entry::{Content, Entry, EntryHead, HeadContent, VALUE_BYTES_MAX, ValueTooLong};
+pub use entry::{Content, Entry, EntryHead, HeadContent, TTL_MAX, VALUE_BYTES_MAX, ValueTooLong};
 pub use epoch::{Epoch, EpochLength};
 pub use key::{InvalidKey, KEY_BYTES_MAX, Key, KeyHash};
 pub use node::{Incarnation, InvalidNodeId, NodeId};

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
-use lattice_core::model::{Digest, EpochLength, Incarnation, Key, NodeId, VALUE_BYTES_MAX};
+use lattice_core::model::{Digest, EpochLength, Incarnation, Key, NodeId, VALUE_BYTES_MAX, ValueTooLong};
 
 use super::{InField as _, Invalid};
 
@@ -70,9 +70,7 @@ pub fn key(field: &str, bytes: Bytes) -> Result<Key, Invalid> {
 pub fn value(field: &str, bytes: Bytes) -> Result<Bytes, Invalid> {
     match bytes.len() {
         0..=VALUE_BYTES_MAX => Ok(bytes),
-        length => {
-            Err(Invalid::new(field, format!("value has {length} bytes: it takes at most {VALUE_BYTES_MAX}")))
-        }
+        length => Err(Invalid::new(field, ValueTooLong { length })),
     }
 }
 

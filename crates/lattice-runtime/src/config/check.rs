@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use super::field::print_duration;
 use super::{Config, Error};
+use crate::duration;
 
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 const LIST_LEN_MAX: usize = 1024;
@@ -61,7 +61,7 @@ fn store(config: &Config) -> Result<(), Error> {
             "must be at least {least}, so that {EPOCHS_COMPARED} epochs are no shorter than twice \
              store.settle_max_ms ({}) + node.max_clock_drift ({}); or lower these",
             store.settle_max_ms,
-            print_duration(config.node.max_clock_drift),
+            duration::print(config.node.max_clock_drift),
         );
         return Err(refused("store.epoch_ms", store.epoch_ms, expected));
     }
@@ -84,9 +84,9 @@ fn sensor(config: &Config) -> Result<(), Error> {
     if sensor.peer_timeout <= sensor.heartbeat_interval {
         let expected = format!(
             "must be longer than sensor.heartbeat_interval ({}), best six times as long",
-            print_duration(sensor.heartbeat_interval),
+            duration::print(sensor.heartbeat_interval),
         );
-        return Err(refused("sensor.peer_timeout", print_duration(sensor.peer_timeout), expected));
+        return Err(refused("sensor.peer_timeout", duration::print(sensor.peer_timeout), expected));
     }
     Ok(())
 }
@@ -207,7 +207,7 @@ fn duration(field: &str, value: Duration) -> Result<(), Error> {
     if (Duration::from_millis(1)..=DURATION_MAX).contains(&value) {
         return Ok(());
     }
-    Err(refused(field, print_duration(value), "must be 1ms to 24h"))
+    Err(refused(field, duration::print(value), "must be 1ms to 24h"))
 }
 
 fn refused(field: &str, value: impl Display, expected: impl Into<String>) -> Error {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::error::quote;
 use super::types::{Engine, Listen, LogFormat, Mode, PublicKey};
+use crate::duration;
 
 /// A value as its layer has it.
 #[derive(Debug, Clone)]
@@ -117,37 +118,12 @@ impl Field for Duration {
     fn parse(raw: &Raw) -> Result<Self, Problem> {
         raw.parse_text(
             "must be a duration with one unit, like \"500ms\", \"5s\", \"2m\" or \"1h\"",
-            parse_duration,
+            duration::parse,
         )
     }
     fn to_toml(&self) -> Option<toml::Value> {
-        string(print_duration(*self))
+        string(duration::print(*self))
     }
-}
-
-/// A whole number and one of `ms`, `s`, `m`, `h`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit_ms = match &text[digits..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    Some(Duration::from_millis(number.checked_mul(unit_ms)?))
-}
-
-/// The duration in the greatest unit that holds it exactly; what is below a millisecond is dropped.
-pub(super) fn print_duration(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    for (unit_ms, unit) in [(3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-        if ms != 0 && ms.is_multiple_of(unit_ms) {
-            return format!("{}{unit}", ms / unit_ms);
-        }
-    }
-    format!("{ms}ms")
 }
 
 impl Field for SocketAddr {

@@ -29,8 +29,8 @@ fn entries() {
     refuses::<types::Entry, Entry>(
         (&entry()).into(),
         &[
-            (|wire| wire.key = zeros(0), "key: key is empty: it takes 1 to 1024 bytes"),
-            (|wire| wire.key = zeros(1_025), "key: key has 1025 bytes: it takes 1 to 1024"),
+            (|wire| wire.key = zeros(0), "key: is empty: it takes 1 to 1024 bytes"),
+            (|wire| wire.key = zeros(1_025), "key: has 1025 bytes: it takes 1 to 1024"),
             (|wire| wire.version = None, "version: is missing"),
             (
                 |wire| wire.version.as_mut().unwrap().writer = zeros(1),
@@ -39,7 +39,7 @@ fn entries() {
             (|wire| wire.content = None, "content: is missing"),
             (
                 |wire| wire.content = Some(Content::Value(zeros((1 << 20) + 1))),
-                "value: value has 1048577 bytes: it takes at most 1048576",
+                "value: has 1048577 bytes: it takes at most 1048576",
             ),
             (
                 |wire| wire.content = Some(Content::Dropped(zeros(20))),
