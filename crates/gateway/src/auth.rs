@@ -152,7 +152,7 @@ impl Denied {
 
     fn detail(self) -> String {
         match self {
-            Self::Missing => "a token is needed: Authorization: Bearer <token>".to_owned(),
+            Self::Missing => "one token is needed: Authorization: Bearer <token>".to_owned(),
             Self::Unknown => "the token is not known here".to_owned(),
             Self::Role(needed) => format!("the token's role must include {}", needed.name()),
         }
@@ -160,7 +160,10 @@ impl Denied {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let mut sent = headers.get_all(header::AUTHORIZATION).iter();
+    // Of several, others on the way may read another one than we.
+    let (Some(one), None) = (sent.next(), sent.next()) else { return None };
+    let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
@@ -254,6 +257,16 @@ mod tests {
             let headers = sent.map(|sent| headers(&[(header::AUTHORIZATION, sent)])).unwrap_or_default();
             assert_eq!(auth().check(&headers, access), expected, "{sent:?} for {access:?}");
         }
+    }
+
+    #[test]
+    fn of_two_tokens_none_counts() {
+        let two = ["Bearer a", "Bearer r"].map(|token| (header::AUTHORIZATION, token.parse().unwrap()));
+        let two: HeaderMap = two.into_iter().fold(HeaderMap::new(), |mut headers, (name, value)| {
+            headers.append(name, value);
+            headers
+        });
+        assert_eq!(auth().check(&two, Access::Needs(Role::Read)), Err(Denied::Missing));
     }
 
     #[test]

@@ -38,6 +38,7 @@ impl Budget {
         what: &str,
         max: usize,
     ) -> Result<Received, Problem> {
+        as_it_is(headers)?;
         let too_large = || Problem::new(Kind::TooLarge, format!("{what} has more than {max} bytes"));
         if content_length(headers).is_some_and(|length| length > max as u64) {
             return Err(too_large());
@@ -46,8 +47,11 @@ impl Budget {
         let mut bytes = BytesMut::new();
         let mut memory: Option<OwnedSemaphorePermit> = None;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                Problem::new(Kind::BodyInvalid, format!("{what} did not arrive: {error}"))
+            let frame = frame.map_err(|_| {
+                Problem::new(
+                    Kind::BodyInvalid,
+                    format!("{what} did not arrive whole: the connection broke off"),
+                )
             })?;
             let Ok(data) = frame.into_data() else { continue };
             if data.len() > max - bytes.len() {
@@ -78,6 +82,14 @@ pub(crate) fn require_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(),
         return Ok(());
     }
     Err(Problem::new(Kind::MediaType, format!("Content-Type must be {}", accepted.join(" or "))))
+}
+
+/// Refuses a body that is encoded: it would be stored so, and nobody would be told.
+pub(crate) fn as_it_is(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get_all(header::CONTENT_ENCODING).iter().all(|encoding| encoding == "identity") {
+        true => Ok(()),
+        false => Err(Problem::new(Kind::MediaType, "Content-Encoding is not taken: send the body as it is")),
+    }
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -116,6 +128,18 @@ mod tests {
         assert_eq!(read().await.unwrap_err().kind(), Kind::Busy);
         drop(first);
         assert_eq!(read().await.unwrap().bytes, "four");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_encoded_is_refused() {
+        for (encoding, good) in [("gzip", false), ("identity, gzip", false), ("identity", true)] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, encoding.parse().unwrap())]);
+            let read = Budget::new(64).read(&headers, Body::from("four"), "value", 4).await;
+            assert_eq!(
+                read.map(drop).map_err(|error| error.kind()),
+                if good { Ok(()) } else { Err(Kind::MediaType) }
+            );
+        }
     }
 
     #[test]

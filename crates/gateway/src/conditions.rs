@@ -38,6 +38,14 @@ pub(crate) fn of_delete(headers: &HeaderMap) -> Result<Option<Condition>, Proble
     of_write(headers)
 }
 
+/// The version that a read asks the key to have, if any. A key that is there holds to `*`.
+pub(crate) fn of_read(headers: &HeaderMap) -> Result<Option<Version>, Problem> {
+    match single(headers, &IF_MATCH)? {
+        None | Some("*") => Ok(None),
+        Some(tag) => if_match(tag).map(Some),
+    }
+}
+
 /// Whether the client already holds what it asks for: what now has `tag`, which holds no comma.
 pub(crate) fn unchanged(headers: &HeaderMap, tag: &impl Display) -> bool {
     if !headers.contains_key(IF_NONE_MATCH) {
@@ -164,6 +172,21 @@ mod tests {
         ] {
             let pairs: Vec<_> = sent.iter().map(|(name, value)| (*name, value.as_str())).collect();
             assert_eq!(unchanged(&headers(&pairs), &VERSION), same, "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn reads_of_one_version() {
+        let tag = format!("\"{VERSION}\"");
+        let weak = format!("W/{tag}");
+        for (sent, expected) in [
+            (vec![], Ok(None)),
+            (vec![(&IF_MATCH, "*")], Ok(None)),
+            (vec![(&IF_MATCH, &*tag)], Ok(Some(VERSION))),
+            (vec![(&IF_MATCH, &*weak)], Err(Kind::ConditionFailed)),
+            (vec![(&IF_MATCH, "bare")], Err(Kind::HeaderInvalid)),
+        ] {
+            assert_eq!(of_read(&headers(&sent)).map_err(|error| error.kind()), expected, "{sent:?}");
         }
     }
 

@@ -36,7 +36,7 @@ pub(crate) fn of_proof(uri: &Uri) -> Result<Key, Problem> {
 fn after(prefix: &str, uri: &Uri) -> Result<Key, Problem> {
     let encoded = uri.path().strip_prefix(prefix).unwrap_or_default();
     let text = decode(encoded, false).map_err(|error| refused(format!("the key {error}")))?;
-    parse(text).map_err(|error| refused(error.to_string()))
+    parse(text).map_err(|error| refused(format!("the key {error}")))
 }
 
 /// A key in text that was decoded already.

@@ -23,7 +23,7 @@ mod body;
 mod conditions;
 mod drain;
 mod guard;
-mod json;
+pub mod json;
 mod key;
 mod observe;
 mod openapi;

@@ -106,7 +106,7 @@ fn refusals(row: &Row) -> Vec<Kind> {
         Unavailable,
     };
     // What any request may meet.
-    let mut kinds = vec![Busy, Internal, Timeout];
+    let mut kinds = vec![HeaderInvalid, Busy, Internal, Timeout];
     if let Access::Needs(_) = row.access {
         kinds.extend([Unauthorized, Forbidden]);
     }
@@ -122,22 +122,19 @@ fn refusals(row: &Row) -> Vec<Kind> {
         ("GET", "/" | "/healthz" | "/metrics" | "/openapi.json" | "/docs") => &[],
         ("GET", "/docs/{file}" | "/dashboard/{file}") => &[&[NotFound]],
         ("GET", "/readyz" | "/health") => &[&[NotReady]],
-        ("GET", access::KV) => &[SIBLING, &[KeyInvalid, HeaderInvalid, KeyNotFound, Damaged, Recovering]],
-        ("PUT", access::KV) => &[
-            SIBLING,
-            &[KeyInvalid, HeaderInvalid, BodyInvalid, ConditionFailed, TooLarge, Recovering, DiskFull],
-        ],
-        ("DELETE", access::KV) => {
-            &[SIBLING, &[KeyInvalid, HeaderInvalid, ConditionFailed, Recovering, DiskFull]]
+        ("GET", access::KV) => &[SIBLING, &[KeyInvalid, KeyNotFound, ConditionFailed, Damaged, Recovering]],
+        ("PUT", access::KV) => {
+            &[SIBLING, &[KeyInvalid, BodyInvalid, MediaType, ConditionFailed, TooLarge, Recovering, DiskFull]]
         }
+        ("DELETE", access::KV) => &[SIBLING, &[KeyInvalid, ConditionFailed, Recovering, DiskFull]],
         ("GET", "/v1/kv") => &[SIBLING, &[Damaged, Recovering]],
         ("POST", "/v1/batch") => {
             &[SIBLING, &[BodyInvalid, KeyInvalid, MediaType, TooLarge, ConditionFailed, Recovering, DiskFull]]
         }
-        ("GET", "/v1/watch") => &[SIBLING, &[HeaderInvalid, Gone, Recovering]],
+        ("GET", "/v1/watch") => &[SIBLING, &[Gone, Recovering]],
         ("GET", access::PROOF) => &[SIBLING, &[KeyInvalid, Gone, Damaged, Recovering]],
         ("GET", "/v1/backup") => &[SIBLING, &[Damaged, Recovering]],
-        ("POST", access::RESTORE) => &[SIBLING, &[BodyInvalid, ConditionFailed, DiskFull]],
+        ("POST", access::RESTORE) => &[SIBLING, &[BodyInvalid, MediaType, ConditionFailed, DiskFull]],
         ("GET", "/api/lattice/state/full") => &[SIBLING, &[Damaged, Recovering]],
         ("POST", "/api/lattice/trust") => &[SIBLING, &[BodyInvalid, MediaType, TooLarge, Conflict]],
         ("GET", "/api/lattice/trust/{key}") => &[SIBLING, &[KeyInvalid, NotFound]],

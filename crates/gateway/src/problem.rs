@@ -18,7 +18,7 @@
 //! | `/problems/gone` | 410 | what was asked for is not kept any more; `since` says where a watch can begin |
 //! | `/problems/condition-failed` | 412 | `If-Match` or `If-None-Match` does not hold on this node |
 //! | `/problems/too-large` | 413 | the body, or what it holds, is too large |
-//! | `/problems/media-type` | 415 | the body has another content type |
+//! | `/problems/media-type` | 415 | the body has another content type, or is encoded |
 //! | `/problems/rate-limited` | 429 | the address asks more often than it may; ask again after `Retry-After` |
 //! | `/problems/internal` | 500 | a bug, or an answer nobody should give |
 //! | `/problems/not-supported` | 501 | a service of the node does not know the request |
@@ -174,11 +174,7 @@ impl Sibling {
 
     /// Turns the status of a failed call into a refusal.
     pub fn problem(self, status: &Status) -> Problem {
-        let kind = match reason::of(status) {
-            Some(reason::DISK_FULL) => Kind::DiskFull,
-            Some(reason::RECOVERING) => Kind::Recovering,
-            Some(_) | None => self.kind(status.code()),
-        };
+        let kind = self.kind(status);
         let detail = match kind {
             // What a bug says is for the log: a client cannot act on it.
             Kind::Internal => {
@@ -198,8 +194,7 @@ impl Sibling {
         let told = |name| status.metadata().get(name).and_then(|value| value.to_str().ok());
         let mut problem = Problem::new(kind, detail);
         if let Some(version) = told(metadata::VERSION) {
-            problem.etag = HeaderValue::try_from(format!("\"{version}\"")).ok();
-            problem = problem.with("version", version);
+            problem = problem.etag(version);
         }
         match told(metadata::WATCH_SINCE) {
             Some(since) => problem.with("since", since),
@@ -207,7 +202,16 @@ impl Sibling {
         }
     }
 
-    fn kind(self, code: Code) -> Kind {
+    /// What a failed call means.
+    pub fn kind(self, status: &Status) -> Kind {
+        match (reason::of(status), status.code(), self) {
+            (Some(reason::DISK_FULL), ..) => Kind::DiskFull,
+            (Some(reason::RECOVERING), ..) => Kind::Recovering,
+            (_, code, sibling) => sibling.kind_of(code),
+        }
+    }
+
+    fn kind_of(self, code: Code) -> Kind {
         match (code, self) {
             (Code::OutOfRange, Self::KeyValue) => Kind::Gone,
             (Code::InvalidArgument | Code::OutOfRange, _) => Kind::RequestRefused,
@@ -252,6 +256,13 @@ impl Problem {
     pub fn challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = Some(challenge);
         self
+    }
+
+    /// The same with the version that the key has, as `ETag` and `version`.
+    #[must_use]
+    pub(crate) fn etag(mut self, version: &str) -> Self {
+        self.etag = HeaderValue::try_from(format!("\"{version}\"")).ok();
+        self.with("version", version)
     }
 
     /// The same, to be tried again after `wait`, in whole seconds.

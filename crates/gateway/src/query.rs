@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Uri;
-use lattice_core::model::{KEY_BYTES_MAX, NodeId};
+use lattice_core::model::{KEY_BYTES_MAX, NodeId, TTL_MAX};
+use lattice_runtime::duration;
 
 use crate::key;
 use crate::problem::{Kind, Problem, shortened};
@@ -15,8 +16,6 @@ use crate::problem::{Kind, Problem, shortened};
 /// How many elements a page has when the client does not say.
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MAX: u32 = 1_000;
-/// Ten years: longer than any lease, and far from where times overflow.
-const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3_600_000;
 
 /// The parameters of one request.
 #[derive(Debug)]
@@ -58,7 +57,9 @@ impl Query {
 
     /// `ttl` in milliseconds: a number with one unit.
     pub(crate) fn ttl_ms(&self) -> Result<Option<u64>, Problem> {
-        self.text("ttl").map(|text| duration_ms(text).ok_or_else(bad_ttl)).transpose()
+        let Some(text) = self.text("ttl") else { return Ok(None) };
+        let ttl = duration::parse(text).filter(|ttl| !ttl.is_zero() && *ttl <= TTL_MAX);
+        ttl.and_then(|ttl| u64::try_from(ttl.as_millis()).ok()).map(Some).ok_or_else(bad_ttl)
     }
 
     /// The beginning of keys, or a place among them: at most as long as a key. Empty when it is not given.
@@ -107,22 +108,9 @@ pub(crate) fn cursor_text(cursor: &[u8]) -> Option<String> {
     (!cursor.is_empty()).then(|| URL_SAFE_NO_PAD.encode(cursor))
 }
 
-fn duration_ms(text: &str) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
-    (1..=TTL_MS_MAX).contains(&ms).then_some(ms)
-}
-
 fn bad_ttl() -> Problem {
-    refused("ttl", "must be a number with one unit (ms, s, m, h), like 60s; 1ms to 87600h")
+    let most = duration::print(TTL_MAX);
+    refused("ttl", format!("must be a whole number with one unit (ms, s, m, h), like 60s; 1ms to {most}"))
 }
 
 fn unknown(known: &[&str]) -> String {

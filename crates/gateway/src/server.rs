@@ -15,7 +15,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use lattice_runtime::grpc::{HealthReporter, Layered};
 use lattice_runtime::http::Remote;
 use lattice_runtime::reload::Reloaded;
@@ -131,6 +131,10 @@ impl Server {
     }
 
     async fn routed(self, route: &str, request: Request<Body>) -> Response {
+        if !names_its_host(&request) {
+            let detail = "a request over HTTP/1.1 has one Host header (RFC 9112, 3.2)";
+            return Problem::new(Kind::HeaderInvalid, detail).into_response();
+        }
         let access = access::access(request.method(), route).filter(|_| !access::is_rpc(route));
         let Some(access) = access else {
             return absent(request.method(), route, request.uri());
@@ -204,6 +208,11 @@ impl Service<Request<tonic::body::Body>> for Server {
         let server = self.clone();
         Box::pin(async move { Ok(server.answer(request.map(Body::new)).await) })
     }
+}
+
+/// Whether a request says whom it asks, in one way: a proxy before us and we could else each read another.
+fn names_its_host(request: &Request<Body>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(header::HOST).iter().count() == 1
 }
 
 /// What the table does not have: no such route, or not with this method.

@@ -1,8 +1,11 @@
 //! What can be typed after `lattice`, and which part of the crate does it.
 
+use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use lattice_core::model::NodeId;
 use lattice_runtime::config::ConfigArgs;
@@ -36,7 +39,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// Which node is asked, and how the answer looks.
+/// Which node is asked, where one is, and how the answer looks.
 #[derive(Debug, Args)]
 pub struct Global {
     /// The node to ask: its gateway's base URL, which may have a path
@@ -99,7 +102,7 @@ An existing key is never overwritten: its public half is printed again.")]
         /// The value; `-`, or nothing, reads it from standard input
         #[arg(default_value = "-")]
         value: String,
-        /// How long the key lives, like 500ms, 60s, 5m, 24h
+        /// How long the key lives, like 500ms, 60s, 5m, 24h: 1ms to 87600h
         #[arg(long, value_parser = kv::parse_ttl)]
         ttl: Option<std::time::Duration>,
     },
@@ -114,6 +117,7 @@ An existing key is never overwritten: its public half is printed again.")]
     #[command(after_help = "Examples:
   lattice list
   lattice list users/ --limit 1000
+  lattice list users/ --cursor <what the last list said how to go on with>
   lattice --output json list users/")]
     List {
         /// Only keys that begin so
@@ -122,6 +126,9 @@ An existing key is never overwritten: its public half is printed again.")]
         /// The most entries to list, at least 1
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
+        /// Go on where a list ended: what its last line names, and `next` of its JSON
+        #[arg(long)]
+        cursor: Option<String>,
     },
     /// Follow changes as the node commits them
     #[command(after_help = "Examples:
@@ -153,7 +160,7 @@ An existing key is never overwritten: its public half is printed again.")]
   lattice verify-proof greeting.json --key <the node's public key> --cluster lattice
   lattice verify-proof greeting.json --key <the node's public key> --of greeting --epoch 1700000000")]
     VerifyProof {
-        /// The proof, as `lattice proof` or `GET /v1/proof` gave it
+        /// The proof, as `lattice proof` or `GET /v1/proof` gave it; `-` is standard input
         file: PathBuf,
         /// The public key of the node that is to have signed it, 64 hex characters
         #[arg(long, value_name = "HEX")]
@@ -280,7 +287,7 @@ Exit status: 0 nothing bad, 1 something is, 3 the node does not answer.")]
   lattice --url http://node-2:8080 top --every 5s")]
     Top {
         /// How often the node is asked, like 500ms, 1s
-        #[arg(long, default_value = "1s", value_parser = kv::parse_ttl)]
+        #[arg(long, default_value = "1s", value_parser = top::parse_every)]
         every: std::time::Duration,
     },
     /// Print a script that completes the command line in a shell
@@ -305,7 +312,10 @@ Exit status: 0 nothing bad, 1 something is, 3 the node does not answer.")]
 
 /// Parses the arguments, runs the command, and says how it ended.
 pub fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error, env::args_os()),
+    };
     match command {
         Command::Node(config) => node::main(&config),
         Command::Demo(args) => demo::main(args),
@@ -318,8 +328,8 @@ pub fn main() -> ExitCode {
             ask(global, async move |node, out| kv::put(node, out, key, value, ttl).await)
         }
         Command::Delete { key } => ask(global, async |node, out| kv::delete(node, out, key).await),
-        Command::List { prefix, limit } => {
-            ask(global, async move |node, out| kv::list(node, out, prefix, limit).await)
+        Command::List { prefix, limit, cursor } => {
+            ask(global, async move |node, out| kv::list(node, out, prefix, limit, cursor).await)
         }
         Command::Watch { prefix, since } => {
             ask(global, async move |node, out| watch::watch(node, out, prefix, since).await)
@@ -368,6 +378,29 @@ pub fn main() -> ExitCode {
         }
         Command::Trust { change } => ask(global, async |node, out| cluster::trust(node, out, change).await),
     }
+}
+
+/// Shows why `args` are no command, or the help that they ask for.
+fn unparsed(error: &clap::Error, args: impl Iterator<Item = OsString>) -> ExitCode {
+    if error.use_stderr() && asks_for_json(args) {
+        let text = error.to_string();
+        // What is right follows in the lines after it, which people see.
+        let why = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing: see lattice --help",
+            _ => text.lines().next().unwrap_or_default().trim_start_matches("error: "),
+        };
+        // Standard output may be closed; the exit status tells it all the same.
+        let _ = Output::new(Format::Json).json(&Failure::usage(why).problem());
+    }
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Whether arguments that could not be parsed ask for JSON.
+fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
+    let args: Vec<_> = args.collect();
+    args.iter().any(|arg| arg == "--output=json")
+        || args.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json")
 }
 
 /// Written to memory first: a reader that goes early is an error like any other.

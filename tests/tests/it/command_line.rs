@@ -33,10 +33,28 @@ async fn every_command_answers_people_and_programs() {
     let missing = ask(&["--output", "json", "get", "nothing"]).await;
     assert_eq!(missing.status.code(), Some(1));
     let problem: Value = serde_json::from_slice(&missing.stdout).unwrap();
-    assert_eq!((&problem["type"], &problem["exit_status"]), (&"/problems/not-found".into(), &1.into()));
-    let listed = ask(&["--output", "json", "list", "greet"]).await;
-    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
-    assert_eq!(listed["entries"][0]["key"], "greeting");
+    assert_eq!((&problem["type"], &problem["exit_status"]), (&"/problems/key-not-found".into(), &1.into()));
+    let json = async |args: &[&str]| {
+        let answer = ask(&[&["--output", "json"], args].concat()).await;
+        serde_json::from_slice::<Value>(&answer.stdout).expect("one document")
+    };
+    assert_eq!(json(&["put", "greeting-2", "hello"]).await["key"], "greeting-2");
+    let first = json(&["list", "greet", "--limit", "1"]).await;
+    assert_eq!(first["entries"][0]["key"], "greeting");
+    let next = first["next"].as_str().expect("there is one more");
+    let rest = json(&["list", "greet", "--cursor", next]).await;
+    assert_eq!((&rest["entries"][0]["key"], &rest["next"]), (&"greeting-2".into(), &Value::Null));
+    // The same documents as over HTTP.
+    let peers = cluster.members[0].client.json("/api/lattice/peers").await.expect("an answer");
+    assert_eq!(json(&["peers"]).await["peers"][0]["public_key"], peers["peers"][0]["public_key"]);
+    for wrong in [&["frobnicate"][..], &["put", "a", "b", "--ttl", "1d"], &["list", "--cursor", "?"], &[]] {
+        let problem = json(wrong).await;
+        assert_eq!(
+            (&problem["type"], &problem["exit_status"]),
+            (&"/problems/usage".into(), &2.into()),
+            "{wrong:?}"
+        );
+    }
     assert_eq!(ask(&["delete", "greeting"]).await.status.code(), Some(0));
     assert_eq!(ask(&["get", "greeting"]).await.status.code(), Some(1));
 
@@ -72,7 +90,10 @@ async fn every_command_answers_people_and_programs() {
     assert_eq!(ask(&["reconcile", "nobody"]).await.status.code(), Some(2));
     assert_eq!(ask(&["reconcile", &"00".repeat(32)]).await.status.code(), Some(1));
     assert_eq!(ask(&["frobnicate"]).await.status.code(), Some(2));
-    assert_eq!(lattice(&["--url", "http://127.0.0.1:1", "status"]).status.code(), Some(3));
+    let away = lattice(&["--url", "http://127.0.0.1:1", "--output", "json", "doctor"]);
+    let problem: Value = serde_json::from_slice(&away.stdout).unwrap();
+    assert_eq!((&problem["type"], &problem["exit_status"]), (&"/problems/unavailable".into(), &3.into()));
+    assert!(text(&away.stderr).contains("whether a node runs there"), "{}", text(&away.stderr));
 }
 
 #[tokio::test]

@@ -158,8 +158,8 @@ async fn switched(app: &App, uri: &Uri) -> Result<json::Switched, Problem> {
         None => return Err(Problem::new(Kind::ParameterInvalid, "parameter mode must be auto, p2p or http")),
     };
     let question = wire::SwitchModeRequest { mode: mode.into() };
-    let answer = app.coordinator().switch_mode(question).await.map_err(coordinator)?.into_inner();
-    Ok(json::Switched { success: true, mode: json::path(answer.path()), message: answer.message })
+    let answer = app.coordinator().switch_mode(question).await.map_err(coordinator)?;
+    Ok(answer.into_inner().into())
 }
 
 /// Starts a pull now.
@@ -178,12 +178,12 @@ pub(super) async fn reconcile(
 ) -> Result<(StatusCode, Json<json::Reconciling>), Problem> {
     let peer = Query::parse(request.uri(), &["peer"])?.node("peer")?;
     let question = wire::ReconcileRequest { node: peer.map(bytes_of).unwrap_or_default() };
-    let ids = app.coordinator().reconcile(question).await.map_err(coordinator)?.into_inner().ids;
-    let Some(id) = ids.first().cloned() else {
+    let answer = app.coordinator().reconcile(question).await.map_err(coordinator)?.into_inner();
+    let nobody = || {
         let detail = "there is no peer to reconcile with: add trusted keys (node.trusted_keys)";
-        return Err(Problem::new(Kind::Conflict, detail));
+        Problem::new(Kind::Conflict, detail)
     };
-    Ok((StatusCode::ACCEPTED, Json(json::Reconciling { success: true, id, ids })))
+    Ok((StatusCode::ACCEPTED, Json(json::Reconciling::new(answer).ok_or_else(nobody)?)))
 }
 
 /// Makes a change, if any, and tells the trusted keys as they are then.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::app::App;
+use crate::body::as_it_is;
 use crate::json;
 use crate::key;
 use crate::problem::{Kind, Problem, Sibling};
@@ -113,21 +114,14 @@ pub(super) async fn restore(
 ) -> Result<Json<json::Restored>, Problem> {
     let (parts, body) = request.into_parts();
     let any_cluster = Query::parse(&parts.uri, &["any_cluster"])?.flag("any_cluster")?;
+    as_it_is(&parts.headers)?;
     if body.is_end_stream() {
         return Err(Problem::new(Kind::BodyInvalid, "the body is empty: send a backup"));
     }
     let pieces = pieces(body, any_cluster, app.stopping.clone());
     let answer = app.kv_streams().restore(pieces).await;
-    let answer = answer.map_err(|status| Sibling::KeyValue.problem(&status))?.into_inner();
-    Ok(Json(json::Restored {
-        success: true,
-        cluster: answer.cluster,
-        entries: answer.entries,
-        merged: answer.merged,
-        known: answer.known,
-        held: answer.held,
-        dropped: answer.dropped,
-    }))
+    let answer = answer.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    Ok(Json(answer.into_inner().into()))
 }
 
 /// The body in pieces. When it breaks off, so do they: the store then finds the end missing.

@@ -11,9 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use lattice_core::model::{VALUE_BYTES_MAX, Version};
+use lattice_core::time::WallTime;
 use lattice_proto::kv::v1 as wire;
-use lattice_proto::types::v1::{Entry, entry};
+use lattice_proto::types::v1::entry;
 use serde::Deserialize;
+use tonic::Status;
 use utoipa::ToSchema;
 
 use crate::app::App;
@@ -22,7 +24,7 @@ use crate::conditions;
 use crate::json;
 use crate::key;
 use crate::problem::{Kind, Problem, Sibling};
-use crate::query::{Query, cursor_text};
+use crate::query::Query;
 
 const LATTICE_VERSION: HeaderName = HeaderName::from_static("lattice-version");
 const LATTICE_EXPIRES: HeaderName = HeaderName::from_static("lattice-expires");
@@ -41,6 +43,7 @@ const BATCH_BODY_BYTES_MAX: usize = 12 << 20;
     params(
         ("key" = String, Path, min_length = 1, max_length = 1024, description = "UTF-8, 1 to 1,024 bytes, percent-encoded; `/` may stand as it is"),
         ("If-None-Match" = Option<String>, Header, description = "A version in quotes: 304 while the key still has it"),
+        ("If-Match" = Option<String>, Header, description = "A version in quotes: 412 when the key has another one"),
         ("Lattice-Min-Version" = Option<String>, Header, description = "A version that this node must have reached: 503 until it has"),
     ),
     responses((status = 200, description = "The value", body = json::Binary, content_type = "application/octet-stream", headers(("ETag" = String, description = "The version in quotes"), ("Lattice-Version" = String, description = "The version bare"), ("Lattice-Expires" = Option<String>, description = "When the key expires, if it does"))),
@@ -52,14 +55,31 @@ pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result
     let version_min = conditions::version_min(request.headers())?;
     let question =
         wire::GetRequest { key: key.into_bytes(), version_min: version_min.as_ref().map(Into::into) };
-    let answer =
-        app.get(tonic::Request::new(question)).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
+    let refused = |status: Status| {
+        let problem = Sibling::KeyValue.problem(&status);
+        // A version of the future is not here before its time.
+        let ahead = version_min.as_ref().map(|least| least.hlc.wall().since(WallTime(app.clock.wall_ms())));
+        match ahead.filter(|ahead| !ahead.is_zero() && problem.kind() == Kind::Unavailable) {
+            Some(ahead) => problem.retry_after(ahead),
+            None => problem,
+        }
+    };
+    let answer = app.get(tonic::Request::new(question)).await.map_err(refused)?;
     let entry = answer.into_inner().entry.ok_or_else(|| nonsense("an entry"))?;
     let version = version_of(entry.version)?;
     let Some(entry::Content::Value(value)) = entry.content else {
         return Err(Problem::new(Kind::KeyNotFound, "the key has no value"));
     };
 
+    if let Some(expected) = conditions::of_read(request.headers())?
+        && expected != version
+    {
+        return Err(Problem::new(
+            Kind::ConditionFailed,
+            "If-Match does not hold: the key has another version",
+        )
+        .etag(&version.to_string()));
+    }
     let mut headers = versioned(&version, entry.expires_ms)?;
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if conditions::unchanged(request.headers(), &version) {
@@ -90,14 +110,12 @@ pub(super) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
     let condition = conditions::of_write(&parts.headers)?;
     let value = app.bodies.read(&parts.headers, body, "the value", VALUE_BYTES_MAX).await?;
 
-    let text = key::text(key.as_bytes());
-    let question = wire::PutRequest { key: key.into_bytes(), value: value.bytes.clone(), ttl_ms, condition };
+    let key = key.into_bytes();
+    let question = wire::PutRequest { key: key.clone(), value: value.bytes.clone(), ttl_ms, condition };
     let answer = app.kv().put(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
-    let wire::PutResponse { version, expires_ms } = answer.into_inner();
-    let version = version_of(version)?;
-    let headers = versioned(&version, expires_ms)?;
-    let written =
-        json::Written { key: text, version: version.to_string(), expires: expires_ms.map(json::time) };
+    let answer = answer.into_inner();
+    let headers = versioned(&version_of(answer.version.clone())?, answer.expires_ms)?;
+    let written = json::Written::new(&key, answer).ok_or_else(|| nonsense("a version"))?;
     Ok((headers, Json(written)).into_response())
 }
 
@@ -116,12 +134,13 @@ pub(super) async fn delete(State(app): State<Arc<App>>, request: Request) -> Res
     let key = key::of_path(request.uri())?;
     Query::parse(request.uri(), &[])?;
     let condition = conditions::of_delete(request.headers())?;
-    let text = key::text(key.as_bytes());
-    let question = wire::DeleteRequest { key: key.into_bytes(), condition };
+    let key = key.into_bytes();
+    let question = wire::DeleteRequest { key: key.clone(), condition };
     let answer = app.kv().delete(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
-    let version = version_of(answer.into_inner().version)?;
-    let headers = [(LATTICE_VERSION, conditions::bare(&version))];
-    Ok((headers, Json(json::Deleted { key: text, version: version.to_string() })).into_response())
+    let answer = answer.into_inner();
+    let headers = [(LATTICE_VERSION, conditions::bare(&version_of(answer.version.clone())?))];
+    let deleted = json::Deleted::new(&key, answer).ok_or_else(|| nonsense("a version"))?;
+    Ok((headers, Json(deleted)).into_response())
 }
 
 /// Lists keys and values in key order.
@@ -147,8 +166,8 @@ pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Resul
     };
     let answer =
         app.kv().list(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?.into_inner();
-    let entries = answer.entries.into_iter().map(listed).collect::<Result<_, _>>()?;
-    Ok(Json(json::Page { entries, next: cursor_text(&answer.next) }))
+    let page = json::Page::new(answer.entries, &answer.next);
+    page.map(Json).ok_or_else(|| nonsense("a value, or its version"))
 }
 
 /// Writes and deletes several keys, all or nothing on this node.
@@ -205,7 +224,8 @@ enum Op {
 /// Parses a batch. Errors name the operation.
 fn operations(body: &[u8]) -> Result<Vec<wire::Operation>, Problem> {
     let batch: Batch = serde_json::from_slice(body).map_err(|error| {
-        Problem::new(Kind::BodyInvalid, format!("the batch is not as it should be: {error}"))
+        let right = r#"{"operations": [{"op": "put", "key": "..", "value": "<base64>"}, {"op": "delete", "key": ".."}]}"#;
+        Problem::new(Kind::BodyInvalid, format!("a batch is {right}, and this is not: {error}"))
     })?;
     let count = batch.operations.len();
     if !(1..=OPERATIONS_MAX).contains(&count) {
@@ -253,16 +273,6 @@ fn parse(index: usize, operation: Operation) -> Result<(wire::Operation, usize),
         (Op::Put, None) => Err(invalid("is missing: a put takes base64")),
         (Op::Delete, Some(_)) => Err(invalid("does not go with a delete")),
     }
-}
-
-fn listed(entry: Entry) -> Result<json::Entry, Problem> {
-    let Some(entry::Content::Value(value)) = entry.content else { return Err(nonsense("a value")) };
-    Ok(json::Entry {
-        key: key::text(&entry.key),
-        value: json::base64(&value),
-        version: version_of(entry.version)?.to_string(),
-        expires: entry.expires_ms.map(json::time),
-    })
 }
 
 fn versioned(version: &Version, expires_ms: Option<u64>) -> Result<HeaderMap, Problem> {

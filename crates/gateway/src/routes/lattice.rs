@@ -62,7 +62,7 @@ pub(super) async fn p2p_status(
 ) -> Result<Json<json::P2pStatus>, Problem> {
     Query::parse(request.uri(), &[])?;
     let status = status(&app).await?;
-    let (sync_mode, mode) = (json::sync_mode(status.sync_mode()), json::mode(status.mode()));
+    let (sync_mode, pinned) = (json::sync_mode(status.sync_mode()), json::pinned(status.mode()));
     let health = json::health(status.health());
     let sensor = status.sensor.unwrap_or_default();
     Ok(Json(json::P2pStatus {
@@ -78,7 +78,7 @@ pub(super) async fn p2p_status(
         has_peers: sensor.live > 0,
         http_sync_enabled: app.settings.http_sync_enabled,
         sync_mode,
-        mode,
+        pinned,
         heartbeat_active: status.heartbeat_active,
         connected_count: sensor.connected,
         zombie_count: sensor.zombie,
@@ -126,13 +126,7 @@ pub(super) async fn peers(
     request: Request,
 ) -> Result<Json<json::Peers>, Problem> {
     Query::parse(request.uri(), &[])?;
-    let status = status(&app).await?;
-    Ok(Json(json::Peers {
-        success: true,
-        count: status.peers.len(),
-        peers: status.peers.into_iter().map(Into::into).collect(),
-        url_errors: status.url_errors.into_iter().map(Into::into).collect(),
-    }))
+    Ok(Json(status(&app).await?.into()))
 }
 
 /// Ended reconciliations, newest first.
@@ -151,8 +145,7 @@ pub(super) async fn heals(
 ) -> Result<Json<json::Heals>, Problem> {
     let limit = Query::parse(request.uri(), &["limit"])?.limit()?;
     let answer = app.coordinator().heals(wire::HealsRequest { limit }).await.map_err(coordinator)?;
-    let heals = answer.into_inner().heals.into_iter().map(Into::into).collect();
-    Ok(Json(json::Heals { success: true, heals }))
+    Ok(Json(answer.into_inner().into()))
 }
 
 async fn status(app: &App) -> Result<wire::StatusResponse, Problem> {

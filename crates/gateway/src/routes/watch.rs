@@ -14,16 +14,13 @@ use axum::response::{IntoResponse, Response, Sse};
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use lattice_core::model::Version;
 use lattice_proto::kv::v1 as wire;
-use lattice_proto::types::v1::{Entry, entry};
 use lattice_runtime::grpc::Reconnect;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status, Streaming};
 
 use crate::app::App;
 use crate::json;
-use crate::key;
 use crate::problem::{Kind, Problem, Sibling};
 use crate::query::Query;
 
@@ -149,23 +146,7 @@ fn written(message: wire::WatchResponse) -> Event {
     let event = Event::default().id(message.id.clone());
     match message.entry {
         // Text and numbers in fields of fixed names: there is nothing in it that JSON could refuse.
-        Some(entry) => event.json_data(change(entry)).unwrap_or_default(),
+        Some(entry) => event.json_data(json::Change::from(entry)).unwrap_or_default(),
         None => event.comment(""),
-    }
-}
-
-fn change(entry: Entry) -> json::Change {
-    let version = entry.version.and_then(|version| Version::try_from(version).ok());
-    let (op, value) = match entry.content {
-        Some(entry::Content::Value(value)) => ("put", Some(json::base64(&value))),
-        Some(entry::Content::Dropped(_)) => ("expire", None),
-        Some(entry::Content::Tombstone(_)) | None => ("delete", None),
-    };
-    json::Change {
-        key: key::text(&entry.key),
-        op,
-        value,
-        version: version.map(|version| version.to_string()),
-        expires: entry.expires_ms.map(json::time),
     }
 }

@@ -1,4 +1,4 @@
-use crate::client::{get, put, send};
+use crate::client::{Connection, get, put, send};
 use crate::fakes::Node;
 
 #[tokio::test]
@@ -90,6 +90,11 @@ async fn conditions_are_judged() {
     assert_eq!((unchanged.status, unchanged.body.len()), (304, 0));
     assert_eq!(unchanged.header("etag"), Some(&*tag));
     assert_eq!(send(to, "GET", "/v1/kv/a", &[("if-none-match", &old)], b"").await.status, 200);
+    assert_eq!(send(to, "GET", "/v1/kv/a", &[("if-match", &tag)], b"").await.status, 200);
+    let other = send(to, "GET", "/v1/kv/a", &[("if-match", &old)], b"").await;
+    other.problem(412, "condition-failed");
+    assert_eq!(other.header("etag"), Some(&*tag));
+    send(to, "GET", "/v1/kv/a", &[("if-match", "unquoted")], b"").await.problem(400, "header-invalid");
 
     send(to, "DELETE", "/v1/kv/a", &[("if-match", &old)], b"").await.problem(412, "condition-failed");
     assert_eq!(send(to, "DELETE", "/v1/kv/a", &[("if-match", &tag)], b"").await.status, 200);
@@ -104,9 +109,29 @@ async fn a_read_may_ask_for_a_version() {
     let later = format!("{:016x}-{}", u64::MAX, "07".repeat(32));
     let read = async |least: &str| send(to, "GET", "/v1/kv/a", &[("lattice-min-version", least)], b"").await;
     assert_eq!(read(&version).await.status, 200);
-    let detail = read(&later).await.problem(503, "unavailable");
-    assert_eq!(detail, "state-store: this node has an older version");
+    let refused = read(&later).await;
+    assert_eq!(refused.problem(503, "unavailable"), "state-store: this node has an older version");
+    // Not before the time that it is of.
+    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() > 3_600);
     read("7").await.problem(400, "header-invalid");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_others_on_the_way_could_read_in_another_way_is_refused() {
+    let node = Node::start().await;
+    let to = node.address;
+    let encoded = send(to, "PUT", "/v1/kv/a", &[("content-encoding", "gzip")], b"1").await;
+    assert!(encoded.problem(415, "media-type").contains("Content-Encoding"));
+    get(to, "/v1/kv/a").await.problem(404, "key-not-found");
+    let hosts = [("host", "localhost"), ("host", "127.0.0.1")];
+    send(to, "GET", "/healthz", &hosts, b"").await.problem(400, "header-invalid");
+    let mut without = Connection::open(to).await;
+    without.write(b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n").await;
+    without.answer("GET").await.problem(400, "header-invalid");
+    let mut before = Connection::open(to).await;
+    before.write(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert_eq!(before.answer("GET").await.status, 200, "HTTP/1.0 has none");
     node.stop().await;
 }
 

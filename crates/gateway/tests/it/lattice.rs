@@ -67,7 +67,7 @@ async fn paths_and_peers_are_told() {
             "has_peers": false,
             "http_sync_enabled": true,
             "sync_mode": "HTTP",
-            "mode": "auto",
+            "pinned": null,
             "heartbeat_active": true,
             "connected_count": 1,
             "zombie_count": 1,

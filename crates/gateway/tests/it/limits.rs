@@ -39,7 +39,7 @@ async fn parameters_are_checked() {
         ("GET", "/v1/kv?cursor=!", "parameter cursor must be the next"),
         ("GET", "/v1/kv?prefx=a", "parameter prefx is not known"),
         ("GET", "/v1/kv/a?x=1", "parameter x is not known: this route takes none"),
-        ("PUT", "/v1/kv/a?ttl=60", "parameter ttl must be a number with one unit"),
+        ("PUT", "/v1/kv/a?ttl=60", "parameter ttl must be a whole number with one unit"),
         ("PUT", "/v1/kv/a?tll=60s", "parameter tll is not known: this route takes ttl"),
         ("GET", "/api/lattice/heals?limit=1001", "parameter limit must be 1 to 1000"),
     ] {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use state_store::engine::{DamagedEntry, Finding, FindingKind, Read};
 use state_store::offline::{self, Report};
 
-use super::output::{Failure, Output, rfc3339, size};
+use super::output::{Failure, Output, count, rfc3339, size};
 use super::progress::Progress;
 
 /// The most findings that are shown one by one to people.
@@ -24,15 +24,17 @@ pub(crate) fn run(args: &ConfigArgs, accept_loss: bool, out: Output) -> Result<(
         let keys = offline::accept_loss(&config).map_err(failure)?;
         return match out.is_json() {
             true => out.json(&json!({ "accepted": keys })),
-            false => {
-                out.line(&format!("Loss accepted: {keys} damaged keys given up; the store recovers no more."))
-            }
+            false => out.line(&format!(
+                "Loss accepted: {} given up; the store recovers no more.",
+                count(keys, "damaged key", "damaged keys")
+            )),
         };
     }
     let mut shown = Progress::default();
     let progress = |permille: u32, read: Read| {
-        shown
-            .show(permille.into(), Some(1_000), || format!("{} records, {}", read.records, size(read.bytes)));
+        shown.show(permille.into(), Some(1_000), || {
+            format!("{}, {}", count(read.records, "record", "records"), size(read.bytes))
+        });
     };
     let checked = offline::check(&config, progress);
     shown.end();
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &ConfigArgs, accept_loss: bool, out: Output) -> Result<(
     }
     match report.is_clean() {
         true => Ok(()),
-        false => Err(Failure::not_found("the store is damaged")),
+        false => Err(Failure::untrue("the store is damaged")),
     }
 }
 
@@ -96,7 +98,8 @@ fn document(report: &Report) -> Value {
 }
 
 fn summary(report: &Report, out: Output) -> Result<(), Failure> {
-    out.line(&format!("Read {} records, {}.", report.read.records, size(report.read.bytes)))?;
+    let Read { records, bytes } = report.read;
+    out.line(&format!("Read {}, {}.", count(records, "record", "records"), size(bytes)))?;
     for place in report.places.iter().take(SHOWN_MAX) {
         out.line(&format!("  database: {place}"))?;
     }

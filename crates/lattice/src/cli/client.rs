@@ -4,6 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use gateway::problem::{Kind, Sibling};
 use lattice_proto::coordinator::v1::sync_coordinator_client::SyncCoordinatorClient;
 use lattice_proto::kv::v1::key_value_client::KeyValueClient;
 use lattice_runtime::files;
@@ -12,7 +13,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::output::Failure;
 
@@ -35,6 +36,7 @@ pub(crate) struct Connection {
     /// Its path comes before that of every call.
     origin: Uri,
     url: String,
+    has_token: bool,
 }
 
 /// What every request carries.
@@ -88,8 +90,9 @@ impl Connection {
                 Failure::usage(format!("cannot check the node's certificate: {}", innermost(&error)))
             })?;
         }
+        let has_token = authorization.is_some();
         let transport = InterceptedService::new(endpoint.connect_lazy(), Credentials { authorization });
-        Ok(Self { transport, origin, url: url.to_owned() })
+        Ok(Self { transport, origin, url: url.to_owned(), has_token })
     }
 
     /// Where the node is.
@@ -117,23 +120,58 @@ impl Connection {
         request
     }
 
+    /// What it means that the node answered without `what` belongs into its answer.
+    pub(crate) fn nonsense(&self, what: &str) -> Failure {
+        Failure::of_node(Kind::Internal, format!("{}: the node answered without {what}", self.url))
+    }
+
     /// What it means that a stream of `what` ended before the one who follows it wanted that.
     pub(crate) fn ended(&self, what: &str, status: &Status) -> Failure {
         Failure::refused(format!("{}: the {what} ended: {}", self.url, root_cause(status)))
     }
 
-    /// What a refused call means to the one who typed it.
+    /// What a refused call of the operators' API means to the one who typed it.
     pub(crate) fn failure(&self, status: &Status) -> Failure {
-        match status.code() {
-            tonic::Code::NotFound => Failure::not_found(status.message()),
-            tonic::Code::InvalidArgument => Failure::usage(status.message().to_owned()),
-            tonic::Code::Unavailable => Failure::refused(format!("{}: {}", self.url, root_cause(status))),
-            // What comes with an error below it is no answer of the node.
-            _ if std::error::Error::source(status).is_some() => {
-                Failure::refused(format!("{}: {}", self.url, root_cause(status)))
-            }
-            _ => Failure::refused(format!("{:?}: {}", status.code(), status.message())),
+        self.failure_of(Sibling::Coordinator, status)
+    }
+
+    /// What a refused call of the key-value API means to the one who typed it.
+    pub(crate) fn key_failure(&self, status: &Status) -> Failure {
+        self.failure_of(Sibling::KeyValue, status)
+    }
+
+    fn failure_of(&self, sibling: Sibling, status: &Status) -> Failure {
+        // What comes with an error below it is no answer of the node.
+        if std::error::Error::source(status).is_some() {
+            let cause = root_cause(status);
+            let what_to_do = what_to_do(self.origin.scheme_str() == Some("https"), &cause);
+            return Failure::of_node(Kind::Unavailable, format!("{}: {cause}: {what_to_do}", self.url));
         }
+        let said = status.message();
+        match (status.code(), sibling.kind(status)) {
+            (Code::Unauthenticated, _) => {
+                let why = match self.has_token {
+                    true => "the node does not know this token",
+                    false => "the node asks for a token",
+                };
+                let how = "give one in the variable LATTICE_TOKEN, or with --token";
+                Failure::of_node(Kind::Unauthorized, format!("{}: {why}: {how}", self.url))
+            }
+            (_, kind) if said.is_empty() => Failure::of_node(kind, format!("{}: {}", self.url, kind.title())),
+            (Code::Unavailable, kind) => Failure::of_node(kind, format!("{}: {said}", self.url)),
+            (_, kind) => Failure::of_node(kind, said),
+        }
+    }
+}
+
+/// What a person can do about a call that was not answered.
+fn what_to_do(tls: bool, cause: &str) -> &'static str {
+    if tls && cause.contains("InvalidContentType") {
+        "it serves no TLS there: ask at http://"
+    } else if tls && cause.contains("certificate") {
+        "--ca, or the variable LATTICE_CA, names the PEM file of the authority that vouches for it"
+    } else {
+        "see whether a node runs there, and whether --url, or the variable LATTICE_URL, is right"
     }
 }
 

@@ -1,14 +1,14 @@
 //! `lattice status`, `peers`, `events`, `heals`, `switch`, `reconcile` and `trust`.
 
+use gateway::json;
+use gateway::problem::Kind;
 use lattice_core::model::NodeId;
 use lattice_core::signed::Signed;
 use lattice_proto::codec::decode_announcement;
 use lattice_proto::coordinator::v1::{
-    Event, Heal, HealsRequest, Health, Mode, Path, Peer, PeerState, ReconcileRequest, StateRequest,
-    StatusRequest, StatusResponse, SwitchModeRequest, SyncMode, TrustRequest, WatchEventsRequest,
-    trust_request,
+    Event, HealsRequest, Mode, Path, Peer, ReconcileRequest, StateRequest, StatusRequest, StatusResponse,
+    SwitchModeRequest, TrustRequest, WatchEventsRequest, trust_request,
 };
-use serde_json::{Value, json};
 
 use super::client::Connection;
 use super::output::{Failure, Output, rfc3339, size, time};
@@ -47,13 +47,13 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
     let sensor = status.sensor.clone().unwrap_or_default();
     let sealed = newest_seal(&node).await;
     if out.is_json() {
-        return out.json(&json!({
+        return out.json(&serde_json::json!({
             "node": hex::encode(&status.node),
             "name": status.name,
             "cluster": status.cluster,
-            "mode": mode_text(status.mode()),
-            "sync_mode": sync_mode_text(status.sync_mode()),
-            "health": health_text(status.health()),
+            "sync_mode": json::sync_mode(status.sync_mode()),
+            "pinned": json::pinned(status.mode()),
+            "health": json::health(status.health()),
             "sensor": {
                 "available": sensor.available,
                 "enabled": sensor.enabled,
@@ -65,21 +65,19 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
                 "zombie": sensor.zombie,
                 "connected": sensor.connected,
             },
-            "sealed": sealed.as_ref().map(|sealed| json!({
+            "sealed": sealed.as_ref().map(|sealed| serde_json::json!({
                 "epoch": sealed.epoch, "root": sealed.root, "entries": sealed.entries,
             })),
             "fallback_in_ms": status.fallback_in_ms,
             "store_error": non_empty(&status.store_error),
             "clock_error": non_empty(&status.clock_error),
-            "missing": status.missing.iter().map(|missing| json!({
+            "missing": status.missing.iter().map(|missing| serde_json::json!({
                 "service": missing.service, "reason": missing.reason,
             })).collect::<Vec<_>>(),
             "recovering": status.recovering,
             "damaged": status.damaged,
             "urls": status.urls,
-            "url_errors": status.url_errors.iter().map(|failed| json!({
-                "url": failed.url, "errors": failed.errors, "last_error": failed.last_error,
-            })).collect::<Vec<_>>(),
+            "url_errors": status.url_errors.into_iter().map(json::UrlError::from).collect::<Vec<_>>(),
         }));
     }
     let p2p = match (sensor.available, sensor.enabled, sensor.started) {
@@ -93,11 +91,8 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
     let mut lines = vec![
         ("node", format!("{} ({})", status.name, hex::encode(&status.node))),
         ("cluster", status.cluster.clone()),
-        (
-            "sync mode",
-            format!("{} (choice: {})", sync_mode_text(status.sync_mode()), mode_text(status.mode())),
-        ),
-        ("health", health_text(status.health()).to_owned()),
+        ("sync mode", sync_text(&status)),
+        ("health", json::health(status.health()).to_owned()),
         ("p2p", p2p),
         ("http peers", status.urls.len().to_string()),
     ];
@@ -135,8 +130,7 @@ pub(crate) async fn status(node: Connection, out: Output) -> Result<(), Failure>
 pub(crate) async fn peers(node: Connection, out: Output) -> Result<(), Failure> {
     let status = ask_status(&node).await?;
     if out.is_json() {
-        let peers: Vec<_> = status.peers.iter().map(peer_json).collect();
-        return out.json(&json!({ "count": peers.len(), "peers": peers }));
+        return out.json(&json::Peers::from(status));
     }
     if status.peers.is_empty() {
         return out.line("no peers: node.trusted_keys names none besides this node");
@@ -147,7 +141,7 @@ pub(crate) async fn peers(node: Connection, out: Output) -> Result<(), Failure> 
             vec![
                 if peer.name.is_empty() { "-".to_owned() } else { peer.name.clone() },
                 hex::encode(&peer.node).chars().take(8).collect(),
-                peer_state_text(peer.state()).to_owned(),
+                json::peer_state(peer.state()).to_owned(),
                 path_text(peer.path()).to_owned(),
                 peer.failover.clone(),
                 peer.divergence_count.to_string(),
@@ -182,7 +176,7 @@ pub(crate) async fn events(node: Connection, out: Output) -> Result<(), Failure>
     eprintln!("Following the events of {} (end with Ctrl-C)", node.url());
     while let Some(event) = events.message().await.map_err(|status| node.ended("events", &status))? {
         if out.is_json() {
-            out.json(&event_json(&event))?;
+            out.json(&json::Event::from(event))?;
             continue;
         }
         if event.missed > 0 {
@@ -197,10 +191,11 @@ pub(crate) async fn events(node: Connection, out: Output) -> Result<(), Failure>
 pub(crate) async fn heals(node: Connection, out: Output, limit: u32) -> Result<(), Failure> {
     let request = node.request(HealsRequest { limit });
     let answer = node.coordinator().heals(request).await.map_err(|status| node.failure(&status))?;
-    let heals = answer.into_inner().heals;
+    let answer = answer.into_inner();
     if out.is_json() {
-        return out.json(&json!({ "heals": heals.iter().map(heal_json).collect::<Vec<_>>() }));
+        return out.json(&json::Heals::from(answer));
     }
+    let heals = answer.heals;
     if heals.is_empty() {
         return out.line("no reconciliation yet");
     }
@@ -248,10 +243,10 @@ pub(crate) async fn switch(node: Connection, out: Output, choice: PathChoice) ->
     let request = node.request(SwitchModeRequest { mode: mode.into() });
     let answer = node.coordinator().switch_mode(request).await.map_err(|status| node.failure(&status))?;
     let answer = answer.into_inner();
-    if out.is_json() {
-        return out.json(&json!({ "mode": path_text(answer.path()), "message": answer.message }));
+    match out.is_json() {
+        true => out.json(&json::Switched::from(answer)),
+        false => out.line(&answer.message),
     }
-    out.line(&answer.message)
 }
 
 /// Starts a pull from one peer, or from all.
@@ -259,15 +254,16 @@ pub(crate) async fn reconcile(node: Connection, out: Output, peer: Option<String
     let peer = peer.map(|peer| parse_key("PEER", &peer)).transpose()?;
     let request = node.request(ReconcileRequest { node: peer.unwrap_or_default().into() });
     let answer = node.coordinator().reconcile(request).await.map_err(|status| node.failure(&status))?;
-    let ids = answer.into_inner().ids;
-    if ids.is_empty() {
+    let answer = answer.into_inner();
+    let ids = answer.ids.join(", ");
+    let Some(begun) = json::Reconciling::new(answer) else {
         let why = "there is no peer to reconcile with: add trusted keys (node.trusted_keys)";
-        return Err(Failure::refused(why.to_owned()));
+        return Err(Failure::of_node(Kind::Conflict, why));
+    };
+    match out.is_json() {
+        true => out.json(&begun),
+        false => out.line(&format!("reconciliation started: {ids} (see lattice heals)")),
     }
-    if out.is_json() {
-        return out.json(&json!({ "ids": ids }));
-    }
-    out.line(&format!("reconciliation started: {} (see lattice heals)", ids.join(", ")))
 }
 
 /// Lists or changes the trusted keys.
@@ -279,12 +275,11 @@ pub(crate) async fn trust(node: Connection, out: Output, command: TrustCommand) 
     };
     let request = node.request(TrustRequest { change });
     let answer = node.coordinator().trust(request).await.map_err(|status| node.failure(&status))?;
-    let keys = answer.into_inner().keys;
+    let answer = answer.into_inner();
     if out.is_json() {
-        let keys: Vec<_> =
-            keys.iter().map(|key| json!({ "key": hex::encode(&key.node), "source": key.source })).collect();
-        return out.json(&json!({ "keys": keys }));
+        return out.json(&json::Trust::from(answer));
     }
+    let keys = answer.keys;
     if keys.is_empty() {
         return out.line("no trusted keys: this node reconciles with nobody");
     }
@@ -339,58 +334,6 @@ pub(crate) fn event_line(event: &Event) -> String {
     format!("[{clock}] [{}] {tag}{}", event.component, event.message)
 }
 
-fn event_json(event: &Event) -> Value {
-    json!({
-        "time": rfc3339(event.time_ms),
-        "component": event.component,
-        "tag": non_empty(&event.tag),
-        "message": event.message,
-        "kind": event.kind,
-        "node": non_empty(&hex::encode(&event.node)),
-        "path": (event.path() != Path::Unspecified).then(|| path_text(event.path())),
-        "missed": event.missed,
-    })
-}
-
-fn peer_json(peer: &Peer) -> Value {
-    json!({
-        "public_key": hex::encode(&peer.node),
-        "peer_id": peer.peer_id,
-        "name": peer.name,
-        "addresses": peer.addresses,
-        "http_url": non_empty(&peer.http_url),
-        "state": peer_state_text(peer.state()),
-        "last_heartbeat": rfc3339(peer.last_heartbeat_ms),
-        "path": path_text(peer.path()),
-        "failover": peer.failover,
-        "divergence_count": peer.divergence_count,
-        "backoff_ms": peer.backoff_ms,
-        "lag_epochs": peer.lag_epochs,
-        "errors": peer.errors,
-        "last_error": non_empty(&peer.last_error),
-    })
-}
-
-fn heal_json(heal: &Heal) -> Value {
-    json!({
-        "id": heal.id,
-        "peer": heal.peer,
-        "public_key": hex::encode(&heal.node),
-        "path": path_text(heal.path()),
-        "outcome": heal.outcome,
-        "started": rfc3339(heal.started_ms),
-        "duration_ms": heal.duration_ms,
-        "rounds": heal.rounds,
-        "bytes_in": heal.bytes_in,
-        "bytes_out": heal.bytes_out,
-        "entries_merged": heal.entries_merged,
-        "root_before": root_text(&heal.root_before),
-        "root_after": root_text(&heal.root_after),
-        "trace_id": heal.trace_id,
-        "detail": non_empty(&heal.detail),
-    })
-}
-
 fn root_text(root: &[u8]) -> Option<String> {
     (root.len() == 32).then(|| hex::encode(root))
 }
@@ -400,46 +343,11 @@ fn non_empty(text: &str) -> Option<&str> {
 }
 
 pub(super) fn path_text(path: Path) -> &'static str {
-    match path {
-        Path::P2p => "P2P",
-        Path::Http => "HTTP",
-        Path::Unspecified => "-",
-    }
+    json::path(path).unwrap_or("-")
 }
 
-pub(super) fn mode_text(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Auto => "auto",
-        Mode::P2p => "p2p",
-        Mode::Http => "http",
-        Mode::Unspecified => "-",
-    }
-}
-
-pub(super) fn sync_mode_text(mode: SyncMode) -> &'static str {
-    match mode {
-        SyncMode::P2p => "P2P",
-        SyncMode::Http => "HTTP",
-        SyncMode::None => "NONE",
-        SyncMode::Unspecified => "-",
-    }
-}
-
-pub(super) fn health_text(health: Health) -> &'static str {
-    match health {
-        Health::Optimal => "OPTIMAL",
-        Health::P2pOnly => "P2P_ONLY",
-        Health::HttpOnly => "HTTP_ONLY",
-        Health::Isolated => "ISOLATED",
-        Health::Unspecified => "-",
-    }
-}
-
-pub(super) fn peer_state_text(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Live => "live",
-        PeerState::Zombie => "zombie",
-        PeerState::Down => "down",
-        PeerState::Unspecified => "-",
-    }
+/// What the node as a whole uses, and whether that was chosen for it.
+pub(super) fn sync_text(status: &StatusResponse) -> String {
+    let pinned = json::pinned(status.mode()).map(|path| format!(" (pinned to {path})")).unwrap_or_default();
+    format!("{}{pinned}", json::sync_mode(status.sync_mode()))
 }

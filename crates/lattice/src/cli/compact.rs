@@ -5,7 +5,7 @@ use lattice_runtime::process;
 use serde_json::{Value, json};
 use state_store::compact::{self, Compacted, Step};
 
-use super::output::{Failure, Output, size};
+use super::output::{Failure, Output, count, size};
 use super::progress::Progress;
 
 /// The engines that a store may be moved to.
@@ -58,7 +58,11 @@ pub(crate) fn run(args: &ConfigArgs, to: Option<To>, out: Output) -> Result<(), 
         return out.json(&document(&compacted, configured));
     }
     let Compacted { records, bytes, before, after } = compacted;
-    out.line(&format!("Copied {records} records, {}, and compared them.", size(bytes)))?;
+    out.line(&format!(
+        "Copied {}, {}, and compared them.",
+        count(records, "record", "records"),
+        size(bytes)
+    ))?;
     out.line(&format!(
         "On the disk: {} before ({}), {} now ({}).",
         size(before.1),

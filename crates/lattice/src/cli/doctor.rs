@@ -2,13 +2,12 @@
 //!
 //! What is wrong is decided by [`diagnose`] from what the node says; docs/operations.md has the long answers.
 
+use gateway::json;
 use lattice_proto::coordinator::v1::{
-    Heal, HealsRequest, Health, Mode, PeerState, StateRequest, StatusRequest, StatusResponse,
+    Heal, HealsRequest, Health, PeerState, StateRequest, StatusRequest, StatusResponse,
 };
-use serde_json::json;
 
 use super::client::Connection;
-use super::cluster::mode_text;
 use super::output::{Failure, Output};
 
 /// So many differences in a row are more than entries in flight (`coordinator.divergence_threshold`'s default).
@@ -46,7 +45,7 @@ pub(crate) async fn run(node: Connection, out: Output) -> Result<(), Failure> {
     let findings = diagnose(&status, unsealed.as_deref(), heals.heals.first());
     tell(out, &status.name, &findings)?;
     match findings.iter().any(|finding| finding.level == Level::Bad) {
-        true => Err(Failure::not_found(&format!("{} is not well", status.name))),
+        true => Err(Failure::untrue(format!("{} is not well", status.name))),
         false => Ok(()),
     }
 }
@@ -55,9 +54,9 @@ fn tell(out: Output, name: &str, findings: &[Finding]) -> Result<(), Failure> {
     if out.is_json() {
         let findings: Vec<_> = findings
             .iter()
-            .map(|finding| json!({ "level": text(finding.level), "what": finding.what, "advice": finding.advice }))
+            .map(|finding| serde_json::json!({ "level": text(finding.level), "what": finding.what, "advice": finding.advice }))
             .collect();
-        return out.json(&json!({ "node": name, "findings": findings }));
+        return out.json(&serde_json::json!({ "node": name, "findings": findings }));
     }
     if findings.is_empty() {
         return out.line(&format!("{name} is well"));
@@ -112,8 +111,8 @@ fn diagnose(status: &StatusResponse, unsealed: Option<&str>, heal: Option<&Heal>
             format!("the last reconciliation, with {}, ended {}: {}", heal.peer, heal.outcome, heal.detail);
         find(Level::Warn, what, "it is tried again by itself; lattice heals has the ones before");
     }
-    if status.mode() != Mode::Auto && status.mode() != Mode::Unspecified {
-        let what = format!("the path is pinned to {}", mode_text(status.mode()));
+    if let Some(path) = json::pinned(status.mode()) {
+        let what = format!("the path is pinned to {path}");
         find(Level::Note, what, "lattice switch auto leaves the choice to the node");
     }
     findings.sort_by_key(|finding| match finding.level {
@@ -233,7 +232,7 @@ fn peers(status: &StatusResponse, find: &mut impl FnMut(Level, String, &'static 
 
 #[cfg(test)]
 mod tests {
-    use lattice_proto::coordinator::v1::{Missing, Peer, Sensor, UrlError};
+    use lattice_proto::coordinator::v1::{Missing, Mode, Peer, Sensor, UrlError};
 
     use super::*;
 
@@ -292,7 +291,7 @@ mod tests {
                 Level::Warn,
                 "http://x failed 2 times",
             ),
-            (|status| status.set_mode(Mode::Http), Level::Note, "pinned to http"),
+            (|status| status.set_mode(Mode::Http), Level::Note, "pinned to HTTP"),
         ];
         for (broken, level, what) in cases {
             let mut status = well();

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::stream;
+use gateway::json::Restored;
 use lattice_proto::codec::{BackupHeader, BackupItem, BackupReader};
 use lattice_proto::kv::v1::{BackupRequest, BackupResponse, RestoreRequest, RestoreResponse};
 use serde_json::json;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::client::Connection;
-use super::output::{Failure, Output, rfc3339, size};
+use super::output::{Failure, Output, count, rfc3339, size};
 use super::progress::Progress;
 
 /// How much of a file is read, and sent, at a time.
@@ -86,7 +87,7 @@ pub(crate) async fn backup(node: Connection, out: Output, file: &Path) -> Result
     let target = Target::of(file)?;
     // It may take long: it has no deadline.
     let answer = node.key_value().backup(Request::new(BackupRequest {})).await;
-    let pieces = answer.map_err(|status| node.failure(&status))?.into_inner();
+    let pieces = answer.map_err(|status| node.key_failure(&status))?.into_inner();
     let (header, entries, bytes) = match target {
         Target::Stdout => {
             let name = Path::new("standard output");
@@ -95,7 +96,7 @@ pub(crate) async fn backup(node: Connection, out: Output, file: &Path) -> Result
             stdout.flush().map_err(|error| at(name, &error))?;
             let (_, entries, bytes) = saved;
             // Standard error may be closed: the backup is whole all the same.
-            let _ = writeln!(io::stderr(), "{entries} entries in {} written", size(bytes));
+            let _ = writeln!(io::stderr(), "{} in {} written", counted(entries), size(bytes));
             return Ok(());
         }
         Target::Special(special) => {
@@ -122,7 +123,11 @@ pub(crate) async fn backup(node: Connection, out: Output, file: &Path) -> Result
             "bytes": bytes,
         }));
     }
-    out.line(&format!("{entries} entries in {} written to {}", size(bytes), file.display()))
+    out.line(&format!("{} in {} written to {}", counted(entries), size(bytes), file.display()))
+}
+
+fn counted(entries: u64) -> String {
+    count(entries, "entry", "entries")
 }
 
 type Saved = (BackupHeader, u64, u64);
@@ -152,7 +157,7 @@ async fn save(
     to: &mut impl Write,
 ) -> Result<Saved, Failure> {
     let mut check = Check::default();
-    while let Some(piece) = pieces.message().await.map_err(|status| node.failure(&status))? {
+    while let Some(piece) = pieces.message().await.map_err(|status| node.key_failure(&status))? {
         check.take(piece.data.clone()).map_err(received)?;
         to.write_all(&piece.data).map_err(|error| at(name, &error))?;
         check.show("received");
@@ -173,7 +178,7 @@ pub(crate) async fn restore(
     file: &Path,
     any_cluster: bool,
 ) -> Result<(), Failure> {
-    let (header, entries, disk) = whole(file)?;
+    let (_, entries, disk) = whole(file)?;
     let total = disk.metadata().map_err(|error| at(file, &error))?.len();
     // A file that cannot be read to its end is one that ends early: the node says so.
     let pieces =
@@ -190,23 +195,15 @@ pub(crate) async fn restore(
     let answer = node.key_value().restore(Request::new(pieces)).await;
     let done = answer.map_err(|status| refusal(&node, &status))?.into_inner();
     debug_assert_eq!(done.entries, entries, "the node read the same file");
-    report(out, &header, &done)
+    report(out, &done)
 }
 
-fn report(out: Output, header: &BackupHeader, done: &RestoreResponse) -> Result<(), Failure> {
+fn report(out: Output, done: &RestoreResponse) -> Result<(), Failure> {
     let RestoreResponse { entries, merged, known, held, dropped, .. } = *done;
     if out.is_json() {
-        out.json(&json!({
-            "cluster": header.cluster,
-            "time": rfc3339(header.time.millis()),
-            "entries": entries,
-            "merged": merged,
-            "known": known,
-            "held": held,
-            "dropped": dropped,
-        }))?;
+        out.json(&Restored::from(done.clone()))?;
     } else {
-        out.line(&format!("{entries} entries: {merged} restored, {known} here already or older"))?;
+        out.line(&format!("{}: {merged} restored, {known} here already or older", counted(entries)))?;
         if held > 0 {
             out.line(&format!("{held} lie ahead of the node's clock, and are restored when they are due"))?;
         }
@@ -226,7 +223,7 @@ fn refusal(node: &Connection, status: &Status) -> Failure {
             Failure::refused(why.replace("any_cluster=true", "--any-cluster"))
         }
         (Code::InvalidArgument, None) => Failure::refused(status.message().to_owned()),
-        _ => node.failure(status),
+        _ => node.key_failure(status),
     }
 }
 

@@ -4,14 +4,16 @@ use std::io::{IsTerminal as _, Read as _};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use lattice_core::model::VALUE_BYTES_MAX;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use gateway::json;
+use lattice_core::model::{TTL_MAX, VALUE_BYTES_MAX};
 use lattice_proto::kv::v1::{DeleteRequest, GetRequest, ListRequest, PutRequest};
 use lattice_proto::types::v1::{Entry, Version, entry};
-use serde_json::json;
+use lattice_runtime::duration;
 
 use super::client::Connection;
-use super::output::{Failure, Output, rfc3339, time};
+use super::output::{Failure, Output, time};
 
 /// The most entries that one question asks for.
 const PAGE_MAX: u32 = 1_000;
@@ -21,10 +23,10 @@ const SHOWN_CHARS_MAX: usize = 60;
 /// Prints the bytes of a value, or the whole entry as JSON.
 pub(crate) async fn get(node: Connection, out: Output, key: String) -> Result<(), Failure> {
     let request = node.request(GetRequest { key: key.clone().into(), version_min: None });
-    let answer = node.key_value().get(request).await.map_err(|status| node.failure(&status))?;
+    let answer = node.key_value().get(request).await.map_err(|status| node.key_failure(&status))?;
     let entry = answer.into_inner().entry.unwrap_or_default();
     if out.is_json() {
-        return out.json(&entry_json(&entry));
+        return out.json(&json::Entry::new(entry).ok_or_else(|| node.nonsense("a value with a version"))?);
     }
     out.bytes(value_of(&entry))?;
     if std::io::stdout().is_terminal() { out.line("") } else { Ok(()) }
@@ -45,39 +47,50 @@ pub(crate) async fn put(
         ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         condition: None,
     });
-    let answer = node.key_value().put(request).await.map_err(|status| node.failure(&status))?.into_inner();
-    let version = version_text(answer.version.as_ref());
-    if out.is_json() {
-        let expires = answer.expires_ms.and_then(rfc3339);
-        return out.json(&json!({ "key": key, "version": version, "expires": expires }));
+    let answer =
+        node.key_value().put(request).await.map_err(|status| node.key_failure(&status))?.into_inner();
+    if !out.is_json() {
+        return out.line(&version_text(answer.version.as_ref()));
     }
-    out.line(&version)
+    let written = json::Written::new(key.as_bytes(), answer);
+    out.json(&written.ok_or_else(|| node.nonsense("a version"))?)
 }
 
 /// Deletes a key, also when there is nothing.
 pub(crate) async fn delete(node: Connection, out: Output, key: String) -> Result<(), Failure> {
     let request = node.request(DeleteRequest { key: key.clone().into(), condition: None });
-    let answer = node.key_value().delete(request).await.map_err(|status| node.failure(&status))?;
-    let version = version_text(answer.into_inner().version.as_ref());
-    if out.is_json() {
-        return out.json(&json!({ "key": key, "version": version }));
+    let answer = node.key_value().delete(request).await.map_err(|status| node.key_failure(&status))?;
+    let answer = answer.into_inner();
+    if !out.is_json() {
+        return out.line(&version_text(answer.version.as_ref()));
     }
-    out.line(&version)
+    let deleted = json::Deleted::new(key.as_bytes(), answer);
+    out.json(&deleted.ok_or_else(|| node.nonsense("a version"))?)
 }
 
-/// Lists up to `limit` entries, page by page.
-pub(crate) async fn list(node: Connection, out: Output, prefix: String, limit: u32) -> Result<(), Failure> {
+/// Lists up to `limit` entries from `cursor` on, page by page.
+pub(crate) async fn list(
+    node: Connection,
+    out: Output,
+    prefix: String,
+    limit: u32,
+    cursor: Option<String>,
+) -> Result<(), Failure> {
     let mut left = limit;
-    let mut cursor = bytes::Bytes::new();
+    let mut cursor: Bytes = match cursor.map(|cursor| URL_SAFE_NO_PAD.decode(cursor)).transpose() {
+        Ok(cursor) => cursor.unwrap_or_default().into(),
+        Err(_) => return Err(Failure::usage("--cursor must be what a list said how to go on with")),
+    };
     let mut entries = Vec::new();
     while left > 0 {
         let request = node.request(ListRequest {
             prefix: prefix.clone().into(),
-            start: bytes::Bytes::new(),
+            start: Bytes::new(),
             cursor,
             limit: left.min(PAGE_MAX),
         });
-        let page = node.key_value().list(request).await.map_err(|status| node.failure(&status))?.into_inner();
+        let page =
+            node.key_value().list(request).await.map_err(|status| node.key_failure(&status))?.into_inner();
         left = left.saturating_sub(u32::try_from(page.entries.len()).unwrap_or(u32::MAX));
         entries.extend(page.entries);
         cursor = page.next;
@@ -86,8 +99,8 @@ pub(crate) async fn list(node: Connection, out: Output, prefix: String, limit: u
         }
     }
     if out.is_json() {
-        let entries: Vec<_> = entries.iter().map(entry_json).collect();
-        return out.json(&json!({ "entries": entries, "complete": cursor.is_empty() }));
+        let page = json::Page::new(entries, &cursor);
+        return out.json(&page.ok_or_else(|| node.nonsense("values with versions"))?);
     }
     let rows = entries
         .iter()
@@ -100,27 +113,18 @@ pub(crate) async fn list(node: Connection, out: Output, prefix: String, limit: u
         })
         .collect();
     out.table(&["KEY", "VALUE", "EXPIRES"], rows)?;
-    if cursor.is_empty() { Ok(()) } else { out.line(&format!("({limit} shown, there are more: --limit)")) }
+    if cursor.is_empty() {
+        return Ok(());
+    }
+    let cursor = URL_SAFE_NO_PAD.encode(&cursor);
+    out.line(&format!("({limit} shown, and there are more: --limit, or to go on --cursor {cursor})"))
 }
 
-/// A duration with one unit: `500ms`, `60s`, `5m`, `24h`.
+/// How long a key may live.
 pub(crate) fn parse_ttl(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("a duration has one unit: 500ms, 60s, 5m or 24h".to_owned()),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(millis))
-        .filter(|millis| *millis > 0)
-        .map(Duration::from_millis)
-        .ok_or_else(|| "a duration is a positive whole number and a unit, like 60s".to_owned())
+    let ttl = duration::parse(text).filter(|ttl| !ttl.is_zero() && *ttl <= TTL_MAX);
+    let most = duration::print(TTL_MAX);
+    ttl.ok_or_else(|| format!("takes a whole number with one unit (ms, s, m, h), like 60s; 1ms to {most}"))
 }
 
 /// The value on standard input, one byte more than allowed at most, so that the node refuses it by size.
@@ -139,15 +143,6 @@ fn value_of(entry: &Entry) -> &[u8] {
         Some(entry::Content::Value(value)) => value,
         Some(entry::Content::Tombstone(_) | entry::Content::Dropped(_)) | None => &[],
     }
-}
-
-fn entry_json(entry: &Entry) -> serde_json::Value {
-    json!({
-        "key": String::from_utf8_lossy(&entry.key),
-        "value": BASE64.encode(value_of(entry)),
-        "version": version_text(entry.version.as_ref()),
-        "expires": entry.expires_ms.and_then(rfc3339),
-    })
 }
 
 pub(super) fn version_text(version: Option<&Version>) -> String {
@@ -186,11 +181,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_one_unit() {
+    fn a_key_lives_from_a_millisecond_to_ten_years() {
         assert_eq!(parse_ttl("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_ttl("2h"), Ok(Duration::from_secs(7_200)));
-        for wrong in ["", "5", "s", "1d", "-1s", "0s", "1.5s", "99999999999999999999h"] {
-            assert!(parse_ttl(wrong).is_err(), "{wrong}");
+        assert_eq!(parse_ttl("87600h"), Ok(TTL_MAX));
+        for wrong in ["", "5", "0s", "87601h", "1d"] {
+            assert!(parse_ttl(wrong).unwrap_err().contains("1ms to 87600h"), "{wrong}");
         }
     }
 

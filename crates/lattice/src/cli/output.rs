@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
+use gateway::problem::Kind;
+use http::StatusCode;
+use serde::Serialize;
 
 /// Tables for people, or JSON for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -24,34 +27,84 @@ pub(crate) struct Output {
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub(crate) struct Failure {
+    cause: Cause,
     message: String,
-    status: u8,
+    /// What programs may want to know besides, by its name.
+    members: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    /// The node refused it.
+    Node(Kind),
+    /// It was found, and is not as it should be.
+    Untrue,
+    /// It was not asked as it should be.
+    Usage,
+    /// Anything else.
+    Failed,
 }
 
 impl Failure {
-    /// Not found, or not true: exit status 1.
-    pub(crate) fn not_found(message: &str) -> Self {
-        Self { message: message.to_owned(), status: 1 }
+    /// Not true, or not well: exit status 1.
+    pub(crate) fn untrue(message: impl Into<String>) -> Self {
+        Self::new(Cause::Untrue, message)
     }
 
     /// Wrong usage: exit status 2.
-    pub(crate) fn usage(message: String) -> Self {
-        Self { message, status: 2 }
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Cause::Usage, message)
     }
 
     /// Refused or failed: exit status 3.
-    pub(crate) fn refused(message: String) -> Self {
-        Self { message, status: 3 }
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(Cause::Failed, message)
     }
 
-    /// As programs read it, in the form of the gateway's refusals.
-    fn problem(&self) -> serde_json::Value {
-        let (kind, title) = match self.status {
-            1 => ("/problems/not-found", "Not found"),
-            2 => ("/problems/usage", "Wrong usage"),
-            _ => ("/problems/refused", "Refused or failed"),
+    /// As the node refused it: exit status 1 for what is not there, 2 for what was not asked as it should be, else 3.
+    pub(crate) fn of_node(kind: Kind, message: impl Into<String>) -> Self {
+        Self::new(Cause::Node(kind), message)
+    }
+
+    /// The same, with something that programs may want to know.
+    #[must_use]
+    pub(crate) fn with(mut self, member: &'static str, value: impl Into<String>) -> Self {
+        self.members.push((member, value.into()));
+        self
+    }
+
+    fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into(), members: Vec::new() }
+    }
+
+    fn exit_status(&self) -> u8 {
+        match self.cause {
+            Cause::Untrue => 1,
+            Cause::Usage => 2,
+            Cause::Failed => 3,
+            Cause::Node(kind) => match kind.status() {
+                StatusCode::NOT_FOUND => 1,
+                StatusCode::BAD_REQUEST => 2,
+                _ => 3,
+            },
+        }
+    }
+
+    /// As programs read it, on standard output: in the form of the gateway's refusals, and of the same type where the node refused.
+    pub(crate) fn problem(&self) -> serde_json::Value {
+        let (kind, title) = match self.cause {
+            Cause::Node(kind) => (kind.uri(), kind.title()),
+            Cause::Untrue => ("/problems/untrue", "Not true"),
+            Cause::Usage => ("/problems/usage", "Wrong usage"),
+            Cause::Failed => ("/problems/failed", "Refused or failed"),
         };
-        serde_json::json!({ "type": kind, "title": title, "detail": self.message, "exit_status": self.status })
+        let mut problem = serde_json::json!({
+            "type": kind, "title": title, "detail": self.message, "exit_status": self.exit_status(),
+        });
+        for (member, value) in &self.members {
+            problem[*member] = value.as_str().into();
+        }
+        problem
     }
 }
 
@@ -82,8 +135,9 @@ impl Output {
     ///
     /// # Errors
     /// When standard output does not take it.
-    pub(crate) fn json(self, value: &serde_json::Value) -> Result<(), Failure> {
-        self.line(&value.to_string())
+    pub(crate) fn json(self, document: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(document);
+        self.line(&text.map_err(|error| Failure::refused(format!("write the answer: {error}")))?)
     }
 
     /// One line.
@@ -135,7 +189,7 @@ pub(crate) fn finish(result: Result<(), Failure>, out: Output) -> ExitCode {
             }
             // Standard error may be closed; the exit status tells it all the same.
             let _ = writeln!(io::stderr(), "lattice: {failure}");
-            ExitCode::from(failure.status)
+            ExitCode::from(failure.exit_status())
         }
     }
 }
@@ -145,11 +199,14 @@ pub(super) fn time(millis: u64) -> String {
     rfc3339(millis).unwrap_or_else(|| "-".to_owned())
 }
 
-/// Unix milliseconds as RFC 3339, UTC; `None` for never, or past the end of the calendar.
+/// Unix milliseconds as RFC 3339, UTC; `None` for never.
 pub(super) fn rfc3339(millis: u64) -> Option<String> {
-    let at = i64::try_from(millis).ok().filter(|at| *at > 0)?;
-    let at = jiff::Timestamp::from_millisecond(at).ok()?;
-    Some(at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+    (millis > 0).then(|| gateway::json::time(millis))
+}
+
+/// So many of something: `1 entry`, `2 entries`.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A byte count for people: `1.1 KiB`.
@@ -183,6 +240,29 @@ mod tests {
     fn times_are_utc_with_milliseconds() {
         assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
         assert_eq!(time(0), "-");
-        assert_eq!(rfc3339(u64::MAX), None);
+        assert_eq!(rfc3339(0), None);
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(count(1, "entry", "entries"), "1 entry");
+        assert_eq!(count(0, "entry", "entries"), "0 entries");
+    }
+
+    #[test]
+    fn the_exit_status_follows_from_what_the_node_said() {
+        for (failure, status, kind) in [
+            (Failure::of_node(Kind::KeyNotFound, "no"), 1, "/problems/key-not-found"),
+            (Failure::of_node(Kind::KeyInvalid, "no"), 2, "/problems/key-invalid"),
+            (Failure::of_node(Kind::Unauthorized, "no"), 3, "/problems/unauthorized"),
+            (Failure::of_node(Kind::Gone, "no").with("since", "7"), 3, "/problems/gone"),
+            (Failure::untrue("no"), 1, "/problems/untrue"),
+            (Failure::usage("no"), 2, "/problems/usage"),
+            (Failure::refused("no"), 3, "/problems/failed"),
+        ] {
+            let problem = failure.problem();
+            assert_eq!((&problem["type"], &problem["exit_status"]), (&kind.into(), &status.into()));
+            assert_eq!(problem.get("since").is_some(), kind == "/problems/gone");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `lattice proof` and `lattice verify-proof`.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -12,6 +13,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::client::Connection;
+use super::files::is_standard;
 use super::output::{Failure, Output, size};
 
 /// The longest file that is looked at: a value of 1 MiB, twice as base64, and room for the rest.
@@ -25,9 +27,9 @@ pub(crate) async fn proof(
     epoch: Option<u64>,
 ) -> Result<(), Failure> {
     let request = node.request(ProveRequest { key: key.into(), epoch });
-    let answer = node.key_value().prove(request).await.map_err(|status| node.failure(&status))?;
+    let answer = node.key_value().prove(request).await.map_err(|status| node.key_failure(&status))?;
     let document = gateway::proof_document(&answer.into_inner());
-    out.json(&document.ok_or_else(|| Failure::refused("the node answered without a proof".to_owned()))?)
+    out.json(&document.ok_or_else(|| node.nonsense("a proof"))?)
 }
 
 /// What a proof must be of; anything where nothing is named.
@@ -44,13 +46,18 @@ pub(crate) struct Expected {
 
 /// Says whether a proof is true, and of what was expected.
 pub(crate) fn verify(out: Output, file: &Path, expected: &Expected) -> Result<(), Failure> {
-    let unreadable = |error| Failure::refused(format!("{}: {error}", file.display()));
-    let length = fs::metadata(file).map_err(unreadable)?.len();
-    if length > FILE_BYTES_MAX {
-        let (length, most) = (size(length), size(FILE_BYTES_MAX));
-        return Err(untrue(&format!("the file has {length}, and a proof takes at most {most}")));
+    let mut text = Vec::new();
+    let read = match is_standard(file) {
+        true => io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut text),
+        false => File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)),
+    };
+    read.map_err(|error| Failure::refused(format!("{}: {error}", file.display())))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(untrue(&format!(
+            "the file has more than {}, the most that a proof takes",
+            size(FILE_BYTES_MAX)
+        )));
     }
-    let text = fs::read(file).map_err(unreadable)?;
     let sealed = checked(&text, expected).map_err(|why| untrue(&why))?;
     let seal = &sealed.seal.seal;
     let key = sealed.key.to_string();
@@ -80,7 +87,7 @@ fn told(entry: Option<&Entry>) -> String {
 }
 
 fn untrue(why: &str) -> Failure {
-    Failure::not_found(&format!("not true: {why}"))
+    Failure::untrue(format!("not true: {why}"))
 }
 
 /// The proof in the text of a file, if it is true, and the rest of the file says the same.
@@ -94,7 +101,7 @@ fn checked(text: &[u8], expected: &Expected) -> Result<SealedProof, String> {
     let sealed = SealedProof::try_from(wire.clone()).map_err(|error| format!("proof: {error}"))?;
     let Expected { signer, cluster, key, epoch } = expected;
     let key = key.clone().map_or(Ok(sealed.key.clone()), |key| Key::try_from(key.as_str()));
-    let key = key.map_err(|error| format!("--of: {error}"))?;
+    let key = key.map_err(|error| format!("--of {error}"))?;
     sealed
         .verify(signer, cluster.as_deref())
         .and_then(|()| sealed.answers(&key, epoch.map(Epoch)))

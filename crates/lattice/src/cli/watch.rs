@@ -1,15 +1,23 @@
 //! `lattice watch`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use gateway::json;
 use lattice_proto::kv::v1::{WatchRequest, WatchResponse};
+use lattice_proto::metadata;
 use lattice_proto::types::v1::{Entry, entry};
-use serde_json::json;
-use tonic::{Code, Request, Status};
+use serde::Serialize;
+use tonic::{Request, Status};
 
 use super::client::Connection;
-use super::kv::{shown, version_text};
-use super::output::{Failure, Output, rfc3339};
+use super::kv::shown;
+use super::output::{Failure, Output};
+
+/// A change, and the id to go on after it.
+#[derive(Serialize)]
+struct Change<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    change: json::Change,
+}
 
 /// Prints changes as the node commits them, one a line, until it is stopped.
 pub(crate) async fn watch(
@@ -21,53 +29,46 @@ pub(crate) async fn watch(
     // A watch lasts: it has no deadline.
     let request = WatchRequest { prefix: prefix.into(), since: since.unwrap_or_default() };
     let answer = node.key_value().watch(Request::new(request)).await;
-    let mut changes = answer.map_err(|status| failure(&node, &status))?.into_inner();
+    let mut changes = answer.map_err(|status| refusal(&node, &status))?.into_inner();
+    eprintln!("Following the changes of {} (end with Ctrl-C)", node.url());
     let mut last = String::new();
     loop {
         let message = match changes.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return Err(ended("the node ended the watch", &last)),
-            Err(status) => return Err(ended(status.message(), &last)),
+            Ok(None) => return Err(ended("the node ended the watch", last)),
+            Err(status) => return Err(ended(status.message(), last)),
         };
         last.clone_from(&message.id);
         if let WatchResponse { id, entry: Some(entry) } = message {
-            print(out, &id, &entry)?;
+            print(out, &id, entry)?;
         }
     }
 }
 
-fn failure(node: &Connection, status: &Status) -> Failure {
-    match status.code() {
-        // Not a mistake of who typed it: time has passed.
-        Code::OutOfRange => Failure::refused(status.message().to_owned()),
-        _ => node.failure(status),
+/// Why there is no watch; of one that would begin too early, programs are told where it can begin.
+fn refusal(node: &Connection, status: &Status) -> Failure {
+    let failure = node.key_failure(status);
+    match status.metadata().get(metadata::WATCH_SINCE).and_then(|since| since.to_str().ok()) {
+        Some(since) => failure.with("since", since),
+        None => failure,
     }
 }
 
-fn ended(why: &str, last: &str) -> Failure {
-    match last {
-        "" => Failure::refused(why.to_owned()),
-        last => Failure::refused(format!("{why}; to go on from there: --since {last}")),
+fn ended(why: &str, last: String) -> Failure {
+    match last.as_str() {
+        "" => Failure::refused(why),
+        _ => Failure::refused(format!("{why}; to go on from there: --since {last}")).with("since", last),
     }
 }
 
-fn print(out: Output, id: &str, entry: &Entry) -> Result<(), Failure> {
-    let (op, value) = match &entry.content {
-        Some(entry::Content::Value(value)) => ("put", Some(value)),
-        Some(entry::Content::Dropped(_)) => ("expire", None),
-        Some(entry::Content::Tombstone(_)) | None => ("delete", None),
-    };
-    let key = String::from_utf8_lossy(&entry.key);
+fn print(out: Output, id: &str, entry: Entry) -> Result<(), Failure> {
     if out.is_json() {
-        return out.json(&json!({
-            "id": id,
-            "op": op,
-            "key": key,
-            "value": value.map(|value| BASE64.encode(value)),
-            "version": version_text(entry.version.as_ref()),
-            "expires": entry.expires_ms.and_then(rfc3339),
-        }));
+        return out.json(&Change { id, change: entry.into() });
     }
-    let value = value.map(|value| shown(value)).unwrap_or_default();
-    out.line(format!("{op} {} {value}", key.escape_debug()).trim_end())
+    let key = String::from_utf8_lossy(&entry.key).escape_debug().to_string();
+    match &entry.content {
+        Some(entry::Content::Value(value)) => out.line(format!("put {key} {}", shown(value)).trim_end()),
+        Some(entry::Content::Dropped(_)) => out.line(&format!("expire {key}")),
+        Some(entry::Content::Tombstone(_)) | None => out.line(&format!("delete {key}")),
+    }
 }

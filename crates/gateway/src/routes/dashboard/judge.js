@@ -14,10 +14,12 @@ export function nameOf(peer) {
   return plain(peer.name || String(peer.public_key ?? "").slice(0, 8), 40);
 }
 
-// ok: agrees over P2P. http: agrees over HTTP. differs: to be healed, or silent. lost: no path to it works.
+// ok: agrees over P2P. http: agrees over HTTP. differs: to be healed, or silent. lost: no path to it works. A zombie is
+// connected: it may speak again, until HTTP fails, too.
 export function judgePeer(peer) {
   const http = peer.path === "HTTP";
-  if (peer.state !== "live" && (peer.last_error || !http && !peer.http_url)) return "lost";
+  const unreachable = peer.state === "down" && !http && !peer.http_url;
+  if (peer.state !== "live" && (peer.last_error || unreachable)) return "lost";
   if (peer.divergence_count > 0 || isSilent(peer)) return "differs";
   return http ? "http" : "ok";
 }
@@ -77,7 +79,7 @@ function paths(status, known, say) {
   if (status.health === "P2P_ONLY" && status.http_sync_enabled) {
     say("differs", "No peer answers over HTTP: there is no second lung");
   }
-  if (status.mode !== "auto") say("http", `The path is pinned to ${plain(status.mode)} until the next restart`);
+  if (status.pinned) say("http", `The path is pinned to ${plain(status.pinned)} until the next restart`);
 }
 
 function members(known, say) {

@@ -35,7 +35,7 @@ export function drawMap(svg, own, peers) {
   const dots = [];
   shown.forEach((peer, index) => {
     const angle = shown.length === 1 ? 0 : ((index + 0.5) / shown.length) * 2 * Math.PI + Math.PI / 2;
-    const [to, down] = [x + 165 * Math.cos(angle), y + 80 * Math.sin(angle)];
+    const [to, down] = [x + 150 * Math.cos(angle), y + 80 * Math.sin(angle)];
     const level = judgePeer(peer);
     const group = shape("g", { class: `link ${level} ${peer.path === "HTTP" ? "second" : ""}` });
     group.append(shape("line", { x1: x, y1: y, x2: to, y2: down }));

@@ -116,10 +116,10 @@ find("key").replaceChildren(own.element);
 
 function health(status) {
   switch (status.health) {
-    case "OPTIMAL": return ["ok", "both paths work"];
-    case "P2P_ONLY": return status.http_sync_enabled ? ["differs", "HTTP does not work"] : ["ok", "HTTP has no peers"];
-    case "HTTP_ONLY": return ["http", status.enabled ? "P2P does not work" : "P2P is disabled"];
-    default: return ["lost", "no path works"];
+    case "OPTIMAL": return ["ok", "each path reaches a peer"];
+    case "P2P_ONLY": return status.http_sync_enabled ? ["differs", "HTTP reaches no peer"] : ["ok", "HTTP has no peers"];
+    case "HTTP_ONLY": return ["http", status.enabled ? "P2P reaches no peer" : "P2P is disabled"];
+    default: return ["lost", "no path reaches a peer"];
   }
 }
 
@@ -149,7 +149,7 @@ export function showNode({ root: node, ready, state, status, moved }, now) {
   if (status) {
     mark(find("mode"), MODE[status.sync_mode] ?? "lost");
     set(find("mode"), plain(status.sync_mode));
-    set(find("mode-more"), status.mode === "auto" ? "chosen by itself" : `pinned to ${plain(status.mode)}`);
+    set(find("mode-more"), status.pinned ? `pinned to ${plain(status.pinned)}` : "chosen by itself");
     const [level, words] = health(status);
     mark(find("health"), level);
     set(find("health"), plain(status.health));

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use lattice_proto::coordinator::v1::{HealsRequest, StatusRequest};
-use lattice_runtime::Clock;
+use lattice_runtime::{Clock, duration};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
@@ -22,9 +22,20 @@ use super::output::{Failure, Output};
 
 /// How many heals there is room for.
 const HEALS: u32 = 6;
+const EVERY_MIN: Duration = Duration::from_millis(100);
+const EVERY_MAX: Duration = Duration::from_hours(1);
 /// How long the keyboard is waited for at a time.
 const KEYS_WITHIN: Duration = Duration::from_millis(100);
 const KEYS_MAX: usize = 16;
+
+/// How often the node may be asked.
+pub(crate) fn parse_every(text: &str) -> Result<Duration, String> {
+    let every = duration::parse(text).filter(|every| (EVERY_MIN..=EVERY_MAX).contains(every));
+    every.ok_or_else(|| {
+        let (least, most) = (duration::print(EVERY_MIN), duration::print(EVERY_MAX));
+        format!("takes a whole number with one unit (ms, s, m, h), like 1s; {least} to {most}")
+    })
+}
 
 /// Shows the node until the one who watches has seen enough.
 pub(crate) async fn run(node: Connection, out: Output, every: Duration) -> Result<(), Failure> {

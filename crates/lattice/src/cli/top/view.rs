@@ -1,5 +1,6 @@
 //! How it looks. Nothing here asks, waits or decides: the same model and size give the same picture.
 
+use gateway::json;
 use lattice_proto::coordinator::v1::{Heal, Health, Peer, PeerState};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -8,8 +9,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Row, Table};
 
 use super::model::{Sample, Top};
-use crate::cli::cluster::{by_name, health_text, mode_text, path_text, peer_state_text, sync_mode_text};
-use crate::cli::output::{size, time};
+use crate::cli::cluster::{by_name, path_text, sync_text};
+use crate::cli::output::{count, size, time};
 
 const HEAD_LINES: u16 = 6;
 const HEALS_LINES: u16 = 8;
@@ -69,12 +70,8 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, top: &Top, sample: &Sample) {
         ]),
         Line::from(vec![
             Span::raw("health "),
-            Span::styled(health_text(health), health_style(health)),
-            Span::raw(format!(
-                "   sync {} ({})   p2p {p2p}{fallback}",
-                sync_mode_text(status.sync_mode()),
-                mode_text(status.mode())
-            )),
+            Span::styled(json::health(health), health_style(health)),
+            Span::raw(format!("   sync {}   p2p {p2p}{fallback}", sync_text(status))),
         ]),
         Line::raw(format!("epoch {}   root {root}   keys {}", sealed.epoch, sealed.entries)),
         Line::raw(rates),
@@ -101,7 +98,7 @@ fn draw_peers(frame: &mut Frame<'_>, area: Rect, peers: &[Peer]) {
         let row = Row::new([
             if peer.name.is_empty() { "-".to_owned() } else { peer.name.clone() },
             short(&peer.node),
-            peer_state_text(peer.state()).to_owned(),
+            json::peer_state(peer.state()).to_owned(),
             path_text(peer.path()).to_owned(),
             peer.failover.clone(),
             peer.divergence_count.to_string(),
@@ -134,7 +131,7 @@ fn draw_peers(frame: &mut Frame<'_>, area: Rect, peers: &[Peer]) {
     ];
     let header =
         ["PEER", "KEY", "STATE", "PATH", "FAILOVER", "DIVERGED", "LAG", "BACKOFF", "ERRORS", "LAST ERROR"];
-    let title = format!(" {} peers ", peers.len());
+    let title = format!(" {} ", count(peers.len() as u64, "peer", "peers"));
     frame.render_widget(table(rows.collect(), &widths, &header, title), area);
 }
 
@@ -264,12 +261,12 @@ mod tests {
         top.sampled(sample(3, 105));
         let expected = [
             "node-1  cdcdcdcd  cluster blue",
-            "health HTTP_ONLY   sync HTTP (-)   p2p 0 live, 1 zombie, 1 connected   HTTP in 12 s",
+            "health HTTP_ONLY   sync HTTP   p2p 0 live, 1 zombie, 1 connected   HTTP in 12 s",
             "epoch 1234   root efefefefefefefef   keys 105",
             "+2.5 keys/s   pulls 0.0 entries/s, 0 B/s",
             "the clock is 12 s ahead",
             "",
-            " 1 peers ───────────────────────────────────────────────────────────────────────────────────────────",
+            " 1 peer ────────────────────────────────────────────────────────────────────────────────────────────",
             "PEER         KEY      STATE  PATH FAILOVER         DIVERGED LAG   BACKOFF ERRORS LAST ERROR",
             "node-2       abababab zombie HTTP secondary        2        3     4 s     1      refused",
             "",
