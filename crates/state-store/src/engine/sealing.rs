@@ -29,10 +29,10 @@ pub(super) const CHUNK: usize = 1_024;
 /// for unless too much is due by then.
 const MANY: usize = 4_096;
 const EPOCHS_MIN: u64 = 4;
-const WAIT_MAX: usize = PRESSING / 2;
-/// So many entries that are due let writes wait for half a step; twice as many for twice as long, and so on up to
-/// what lets no more come in than is sealed. More than is waited for, or writes would wait for what may not begin.
-const PRESSING: usize = 65_536;
+const WAIT_MAX: usize = 32_768;
+/// So many entries that are due beyond those which are waited for (writes would else wait for what may not begin) let
+/// writes wait for half a step; twice as many for twice as long, and so on up to what lets no more come in than is sealed.
+const PRESSING: usize = 8_192;
 const PRESSURE_MAX: usize = 8;
 /// At most so many epochs become one seal.
 const EPOCHS_MAX: u64 = 8;
@@ -168,7 +168,7 @@ impl Engine {
     pub fn pressure(&self, now: Now) -> usize {
         let due = self.seal_clock.time(now).and_then(|time| self.due(time));
         let entries = due.and_then(|due| self.shared.pending().due(due)).map_or(0, |due| due.entries);
-        (entries / PRESSING).min(PRESSURE_MAX)
+        (entries.saturating_sub(WAIT_MAX) / PRESSING).min(PRESSURE_MAX)
     }
 
     /// Extends the newest run over idle time up to now, durably, so that its new end may be told. Nothing

@@ -165,13 +165,17 @@ fn the_more_is_due_the_more_is_sealed_before_the_next_write() {
     let mut store = Store::new(1);
     assert_eq!(store.engine.pressure(store.now()), 0);
     let mut entries = (0..).map(|number| entry(&format!("{number}"), 10, Some("x")));
-    for _ in 0..66 {
+    for _ in 0..33 {
         store.merge(entries.by_ref().take(1_000).collect());
     }
     assert_eq!(store.engine.pressure(store.now()), 0, "nothing of it is due");
     store.go(3_000);
+    assert_eq!(store.engine.pressure(store.now()), 0, "a seal may be waited for");
+    for _ in 0..8 {
+        store.merge(entries.by_ref().take(1_000).collect());
+    }
     assert_eq!(store.engine.pressure(store.now()), 1);
-    for _ in 0..66 {
+    for _ in 0..9 {
         store.merge(entries.by_ref().take(1_000).collect());
     }
     assert_eq!(store.engine.pressure(store.now()), 2);
