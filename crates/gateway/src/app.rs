@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) topic: String,
     pub(crate) bootstrap: Vec<String>,
     pub(crate) http_sync_enabled: bool,
+    pub(crate) max_clock_drift: Duration,
     /// How long a request may take until its answer begins, the arrival of its body included.
     pub(crate) request_timeout: Duration,
 }
@@ -97,6 +98,7 @@ impl App {
                 topic: config.sensor.topic.clone(),
                 bootstrap: config.sensor.bootstrap.clone(),
                 http_sync_enabled: !config.coordinator.http_peers.is_empty(),
+                max_clock_drift: config.node.max_clock_drift,
                 request_timeout: config.gateway.request_timeout,
             },
             auth,

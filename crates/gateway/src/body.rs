@@ -47,11 +47,9 @@ impl Budget {
         let mut bytes = BytesMut::new();
         let mut memory: Option<OwnedSemaphorePermit> = None;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| {
-                Problem::new(
-                    Kind::BodyInvalid,
-                    format!("{what} did not arrive whole: the connection broke off"),
-                )
+            let frame = frame.map_err(|error| {
+                tracing::debug!(%error, "a body did not arrive whole");
+                Problem::new(Kind::BodyInvalid, format!("{what} did not arrive whole"))
             })?;
             let Ok(data) = frame.into_data() else { continue };
             if data.len() > max - bytes.len() {
@@ -86,7 +84,11 @@ pub(crate) fn require_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(),
 
 /// Refuses a body that is encoded: it would be stored so, and nobody would be told.
 pub(crate) fn as_it_is(headers: &HeaderMap) -> Result<(), Problem> {
-    match headers.get_all(header::CONTENT_ENCODING).iter().all(|encoding| encoding == "identity") {
+    match headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
         true => Ok(()),
         false => Err(Problem::new(Kind::MediaType, "Content-Encoding is not taken: send the body as it is")),
     }

@@ -38,11 +38,37 @@ pub(crate) fn of_delete(headers: &HeaderMap) -> Result<Option<Condition>, Proble
     of_write(headers)
 }
 
-/// The version that a read asks the key to have, if any. A key that is there holds to `*`.
-pub(crate) fn of_read(headers: &HeaderMap) -> Result<Option<Version>, Problem> {
+/// What a read asks of the key that it finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// Nothing.
+    Any,
+    /// This version.
+    Version(Version),
+    /// What no key has.
+    Never,
+}
+
+impl Expected {
+    /// Whether a key with this version is as it was asked to be.
+    pub(crate) fn holds(&self, version: &Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Version(expected) => expected == version,
+            Self::Never => false,
+        }
+    }
+}
+
+/// What a read asks of the key that it finds, by `If-Match`.
+pub(crate) fn of_read(headers: &HeaderMap) -> Result<Expected, Problem> {
     match single(headers, &IF_MATCH)? {
-        None | Some("*") => Ok(None),
-        Some(tag) => if_match(tag).map(Some),
+        None | Some("*") => Ok(Expected::Any),
+        Some(tag) => match if_match(tag) {
+            Ok(version) => Ok(Expected::Version(version)),
+            Err(never) if never.kind() == Kind::ConditionFailed => Ok(Expected::Never),
+            Err(malformed) => Err(malformed),
+        },
     }
 }
 
@@ -180,10 +206,10 @@ mod tests {
         let tag = format!("\"{VERSION}\"");
         let weak = format!("W/{tag}");
         for (sent, expected) in [
-            (vec![], Ok(None)),
-            (vec![(&IF_MATCH, "*")], Ok(None)),
-            (vec![(&IF_MATCH, &*tag)], Ok(Some(VERSION))),
-            (vec![(&IF_MATCH, &*weak)], Err(Kind::ConditionFailed)),
+            (vec![], Ok(Expected::Any)),
+            (vec![(&IF_MATCH, "*")], Ok(Expected::Any)),
+            (vec![(&IF_MATCH, &*tag)], Ok(Expected::Version(VERSION))),
+            (vec![(&IF_MATCH, &*weak)], Ok(Expected::Never)),
             (vec![(&IF_MATCH, "bare")], Err(Kind::HeaderInvalid)),
         ] {
             assert_eq!(of_read(&headers(&sent)).map_err(|error| error.kind()), expected, "{sent:?}");

@@ -123,19 +123,20 @@ fn refusals(row: &Row) -> Vec<Kind> {
         ("GET", "/docs/{file}" | "/dashboard/{file}") => &[&[NotFound]],
         ("GET", "/readyz" | "/health") => &[&[NotReady]],
         ("GET", access::KV) => &[SIBLING, &[KeyInvalid, KeyNotFound, ConditionFailed, Damaged, Recovering]],
-        ("PUT", access::KV) => {
-            &[SIBLING, &[KeyInvalid, BodyInvalid, MediaType, ConditionFailed, TooLarge, Recovering, DiskFull]]
-        }
-        ("DELETE", access::KV) => &[SIBLING, &[KeyInvalid, ConditionFailed, Recovering, DiskFull]],
+        ("PUT", access::KV) => &[
+            SIBLING,
+            &[KeyInvalid, BodyInvalid, MediaType, ConditionFailed, TooLarge, Damaged, Recovering, DiskFull],
+        ],
+        ("DELETE", access::KV) => &[SIBLING, &[KeyInvalid, ConditionFailed, Damaged, Recovering, DiskFull]],
         ("GET", "/v1/kv") => &[SIBLING, &[Damaged, Recovering]],
         ("POST", "/v1/batch") => {
-            &[SIBLING, &[BodyInvalid, KeyInvalid, MediaType, TooLarge, ConditionFailed, Recovering, DiskFull]]
+            &[SIBLING, &[BodyInvalid, KeyInvalid, MediaType, TooLarge, Recovering, DiskFull]]
         }
-        ("GET", "/v1/watch") => &[SIBLING, &[Gone, Recovering]],
-        ("GET", access::PROOF) => &[SIBLING, &[KeyInvalid, Gone, Damaged, Recovering]],
+        ("GET", "/v1/watch") => &[SIBLING, &[Gone, Damaged, Recovering]],
+        ("GET", access::PROOF) => &[SIBLING, &[KeyInvalid, Gone, Conflict, Damaged, Recovering]],
         ("GET", "/v1/backup") => &[SIBLING, &[Damaged, Recovering]],
-        ("POST", access::RESTORE) => &[SIBLING, &[BodyInvalid, MediaType, ConditionFailed, DiskFull]],
-        ("GET", "/api/lattice/state/full") => &[SIBLING, &[Damaged, Recovering]],
+        ("POST", access::RESTORE) => &[SIBLING, &[BodyInvalid, MediaType, DiskFull]],
+        ("GET", "/api/lattice/state/full") => &[SIBLING, &[Conflict, Damaged, Recovering]],
         ("POST", "/api/lattice/trust") => &[SIBLING, &[BodyInvalid, MediaType, TooLarge, Conflict]],
         ("GET", "/api/lattice/trust/{key}") => &[SIBLING, &[KeyInvalid, NotFound]],
         ("POST" | "DELETE", "/api/lattice/trust/{key}") => &[SIBLING, &[KeyInvalid, NotFound, Conflict]],

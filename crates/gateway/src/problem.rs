@@ -204,10 +204,10 @@ impl Sibling {
 
     /// What a failed call means.
     pub fn kind(self, status: &Status) -> Kind {
-        match (reason::of(status), status.code(), self) {
-            (Some(reason::DISK_FULL), ..) => Kind::DiskFull,
-            (Some(reason::RECOVERING), ..) => Kind::Recovering,
-            (_, code, sibling) => sibling.kind_of(code),
+        match reason::of(status) {
+            Some(reason::DISK_FULL) => Kind::DiskFull,
+            Some(reason::RECOVERING) => Kind::Recovering,
+            Some(_) | None => self.kind_of(status.code()),
         }
     }
 

@@ -3,13 +3,12 @@
 //! A parameter that is not known is refused rather than ignored: `?tll=60s` must not store an entry that
 //! lives for ever.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Uri;
 use lattice_core::model::{KEY_BYTES_MAX, NodeId, TTL_MAX};
 use lattice_runtime::duration;
 
+use crate::json;
 use crate::key;
 use crate::problem::{Kind, Problem, shortened};
 
@@ -74,9 +73,8 @@ impl Query {
 
     /// `cursor`: the `next` of the page before. Empty when it is not given.
     pub(crate) fn cursor(&self) -> Result<Bytes, Problem> {
-        let text = self.text("cursor").unwrap_or_default();
-        let cursor = URL_SAFE_NO_PAD.decode(text);
-        cursor.map(Bytes::from).map_err(|_| refused("cursor", "must be the next of the page before"))
+        let cursor = json::cursor(self.text("cursor").unwrap_or_default());
+        cursor.ok_or_else(|| refused("cursor", "must be the next of the page before"))
     }
 
     /// A whole number.
@@ -101,11 +99,6 @@ impl Query {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| refused(name, "must be a node's public key, 64 hex characters"))
     }
-}
-
-/// A cursor as text.
-pub(crate) fn cursor_text(cursor: &[u8]) -> Option<String> {
-    (!cursor.is_empty()).then(|| URL_SAFE_NO_PAD.encode(cursor))
 }
 
 fn bad_ttl() -> Problem {
@@ -199,9 +192,9 @@ mod tests {
 
     #[test]
     fn cursors_come_back_as_they_went() {
-        let text = cursor_text(b"a/b\xff").unwrap();
+        let text = json::cursor_text(b"a/b\xff").unwrap();
         assert_eq!(query(&format!("cursor={text}")).unwrap().cursor().unwrap(), &b"a/b\xff"[..]);
-        assert_eq!(cursor_text(b""), None);
+        assert_eq!(json::cursor_text(b""), None);
         assert!(query("cursor=%21").unwrap().cursor().is_err());
     }
 }

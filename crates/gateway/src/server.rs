@@ -37,6 +37,7 @@ const GRPC: &str = "application/grpc";
 /// How tonic begins to say that a message is larger than it may be.
 const MESSAGE_TOO_LARGE: &str = "Error, decoded message length too large";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
+const HOSTS: &str = "a request names one host: in one Host header over HTTP/1.1, and nowhere another one";
 
 /// The whole port as a tower service; cheap to clone.
 #[derive(Clone)]
@@ -131,9 +132,8 @@ impl Server {
     }
 
     async fn routed(self, route: &str, request: Request<Body>) -> Response {
-        if !names_its_host(&request) {
-            let detail = "a request over HTTP/1.1 has one Host header (RFC 9112, 3.2)";
-            return Problem::new(Kind::HeaderInvalid, detail).into_response();
+        if !names_one_host(&request) {
+            return Problem::new(Kind::HeaderInvalid, HOSTS).into_response();
         }
         let access = access::access(request.method(), route).filter(|_| !access::is_rpc(route));
         let Some(access) = access else {
@@ -154,6 +154,9 @@ impl Server {
     }
 
     async fn grpc(self, route: &'static str, mut request: Request<Body>) -> Response {
+        if !names_one_host(&request) {
+            return tonic::Status::invalid_argument(HOSTS).into_http::<Body>();
+        }
         let access = access::access(&Method::POST, route);
         // What there is, strangers are not told.
         let needed = access.unwrap_or(Access::Needs(Role::Read));
@@ -211,8 +214,16 @@ impl Service<Request<tonic::body::Body>> for Server {
 }
 
 /// Whether a request says whom it asks, in one way: a proxy before us and we could else each read another.
-fn names_its_host(request: &Request<Body>) -> bool {
-    request.version() != Version::HTTP_11 || request.headers().get_all(header::HOST).iter().count() == 1
+fn names_one_host(request: &Request<Body>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next(), request.uri().authority()) {
+        (None, _, _) => request.version() != Version::HTTP_11,
+        (Some(_), None, None) => true,
+        (Some(host), None, Some(authority)) => {
+            host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        }
+        (Some(_), Some(_), _) => false,
+    }
 }
 
 /// What the table does not have: no such route, or not with this method.
@@ -308,6 +319,29 @@ mod tests {
         for limit in [LIMIT, Duration::from_secs(24 * 3_600), Duration::from_millis(1)] {
             let name = http::HeaderName::from_static(GRPC_TIMEOUT);
             assert!(in_time(&HeaderMap::from_iter([(name, in_ms(limit))]), limit), "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        for (version, uri, hosts, good) in [
+            (Version::HTTP_11, "/", &["a"][..], true),
+            (Version::HTTP_11, "/", &[], false),
+            (Version::HTTP_11, "/", &["a", "a"], false),
+            (Version::HTTP_11, "http://a/", &["A"], true),
+            (Version::HTTP_11, "http://a/", &["b"], false),
+            (Version::HTTP_10, "/", &[], true),
+            (Version::HTTP_10, "/", &["a", "b"], false),
+            (Version::HTTP_2, "http://a/", &[], true),
+            (Version::HTTP_2, "http://a/", &["a"], true),
+            (Version::HTTP_2, "http://a/", &["b"], false),
+        ] {
+            let mut request = Request::builder().version(version).uri(uri);
+            for host in hosts {
+                request = request.header(header::HOST, *host);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            assert_eq!(names_one_host(&request), good, "{version:?} {uri} {hosts:?}");
         }
     }
 

@@ -384,10 +384,15 @@ pub fn main() -> ExitCode {
 fn unparsed(error: &clap::Error, args: impl Iterator<Item = OsString>) -> ExitCode {
     if error.use_stderr() && asks_for_json(args) {
         let text = error.to_string();
-        // What is right follows in the lines after it, which people see.
+        // Usage and hints follow after an empty line: people see them.
         let why = match error.kind() {
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing: see lattice --help",
-            _ => text.lines().next().unwrap_or_default().trim_start_matches("error: "),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                "a command is missing: see --help".to_owned()
+            }
+            _ => {
+                let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+                lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+            }
         };
         // Standard output may be closed; the exit status tells it all the same.
         let _ = Output::new(Format::Json).json(&Failure::usage(why).problem());
@@ -398,7 +403,11 @@ fn unparsed(error: &clap::Error, args: impl Iterator<Item = OsString>) -> ExitCo
 
 /// Whether arguments that could not be parsed ask for JSON.
 fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
-    let args: Vec<_> = args.collect();
+    let args: Vec<_> = args.take_while(|arg| arg != "--").collect();
+    // A problem document would be taken for a part of the backup.
+    if args.iter().any(|arg| arg == "backup") && args.iter().any(|arg| arg == "-") {
+        return false;
+    }
     args.iter().any(|arg| arg == "--output=json")
         || args.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json")
 }

@@ -47,8 +47,15 @@ async fn every_command_answers_people_and_programs() {
     // The same documents as over HTTP.
     let peers = cluster.members[0].client.json("/api/lattice/peers").await.expect("an answer");
     assert_eq!(json(&["peers"]).await["peers"][0]["public_key"], peers["peers"][0]["public_key"]);
-    for wrong in [&["frobnicate"][..], &["put", "a", "b", "--ttl", "1d"], &["list", "--cursor", "?"], &[]] {
+    for (wrong, named) in [
+        (&["frobnicate"][..], "'frobnicate'"),
+        (&["get"], "<KEY>"),
+        (&["put", "a", "b", "--ttl", "1d"], "'1d'"),
+        (&["list", "--cursor", "?"], "--cursor"),
+        (&[], "a command is missing"),
+    ] {
         let problem = json(wrong).await;
+        assert!(problem["detail"].as_str().unwrap().contains(named), "{wrong:?}: {problem}");
         assert_eq!(
             (&problem["type"], &problem["exit_status"]),
             (&"/problems/usage".into(), &2.into()),

@@ -1,13 +1,13 @@
 //! Of keys and values.
 
+use lattice_core::model::Version;
 use lattice_proto::kv::v1 as kv;
 use lattice_proto::types::v1 as types;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{base64, time, version};
+use super::{base64, cursor_text, time, version};
 use crate::key;
-use crate::query::cursor_text;
 
 /// The answer to a write.
 #[derive(Debug, Serialize, ToSchema)]
@@ -18,10 +18,9 @@ pub struct Written {
 }
 
 impl Written {
-    /// What the store answered to a write of `key`; `None` when it named no version.
-    pub fn new(key: &[u8], answer: kv::PutResponse) -> Option<Self> {
-        let version = version(answer.version)?.to_string();
-        Some(Self { key: key::text(key), version, expires: answer.expires_ms.map(time) })
+    /// A write of `key`: what it is since then, and when that expires, in Unix milliseconds.
+    pub fn new(key: &[u8], version: &Version, expires_ms: Option<u64>) -> Self {
+        Self { key: key::text(key), version: version.to_string(), expires: expires_ms.map(time) }
     }
 }
 
@@ -33,9 +32,9 @@ pub struct Deleted {
 }
 
 impl Deleted {
-    /// What the store answered to a delete of `key`; `None` when it named no version.
-    pub fn new(key: &[u8], answer: kv::DeleteResponse) -> Option<Self> {
-        Some(Self { key: key::text(key), version: version(answer.version)?.to_string() })
+    /// A delete of `key`, and the version of that.
+    pub fn new(key: &[u8], version: &Version) -> Self {
+        Self { key: key::text(key), version: version.to_string() }
     }
 }
 

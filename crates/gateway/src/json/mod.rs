@@ -9,7 +9,8 @@ mod node;
 mod peers;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use jiff::Timestamp;
 use lattice_core::model::Version;
 use lattice_proto::coordinator::v1 as wire;
@@ -30,6 +31,16 @@ pub fn time(ms: u64) -> String {
 /// Bytes as standard padded base64.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
+}
+
+/// A place in a list as text; `None` at its end.
+pub fn cursor_text(cursor: &[u8]) -> Option<String> {
+    (!cursor.is_empty()).then(|| URL_SAFE_NO_PAD.encode(cursor))
+}
+
+/// The place in a list that text stands for; `None` when it is none.
+pub fn cursor(text: &str) -> Option<Bytes> {
+    URL_SAFE_NO_PAD.decode(text).ok().map(Bytes::from)
 }
 
 /// A path by its name; `None` when there is none.
@@ -79,7 +90,7 @@ pub fn peer_state(state: wire::PeerState) -> &'static str {
 }
 
 /// A version as the model has it; `None` when it is none.
-fn version(version: Option<types::Version>) -> Option<Version> {
+pub fn version(version: Option<types::Version>) -> Option<Version> {
     version?.try_into().ok()
 }
 

@@ -53,12 +53,14 @@ pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result
     let key = key::of_path(request.uri())?;
     Query::parse(request.uri(), &[])?;
     let version_min = conditions::version_min(request.headers())?;
+    let expected = conditions::of_read(request.headers())?;
     let question =
         wire::GetRequest { key: key.into_bytes(), version_min: version_min.as_ref().map(Into::into) };
     let refused = |status: Status| {
         let problem = Sibling::KeyValue.problem(&status);
-        // A version of the future is not here before its time.
-        let ahead = version_min.as_ref().map(|least| least.hlc.wall().since(WallTime(app.clock.wall_ms())));
+        // What lies further ahead than clocks may differ is not here before that.
+        let now = WallTime(app.clock.wall_ms()) + app.settings.max_clock_drift;
+        let ahead = version_min.as_ref().map(|least| least.hlc.wall().since(now));
         match ahead.filter(|ahead| !ahead.is_zero() && problem.kind() == Kind::Unavailable) {
             Some(ahead) => problem.retry_after(ahead),
             None => problem,
@@ -71,14 +73,9 @@ pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result
         return Err(Problem::new(Kind::KeyNotFound, "the key has no value"));
     };
 
-    if let Some(expected) = conditions::of_read(request.headers())?
-        && expected != version
-    {
-        return Err(Problem::new(
-            Kind::ConditionFailed,
-            "If-Match does not hold: the key has another version",
-        )
-        .etag(&version.to_string()));
+    if !expected.holds(&version) {
+        let why = "If-Match does not hold: the key has another version";
+        return Err(Problem::new(Kind::ConditionFailed, why).etag(&version.to_string()));
     }
     let mut headers = versioned(&version, entry.expires_ms)?;
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -113,10 +110,10 @@ pub(super) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
     let key = key.into_bytes();
     let question = wire::PutRequest { key: key.clone(), value: value.bytes.clone(), ttl_ms, condition };
     let answer = app.kv().put(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
-    let answer = answer.into_inner();
-    let headers = versioned(&version_of(answer.version.clone())?, answer.expires_ms)?;
-    let written = json::Written::new(&key, answer).ok_or_else(|| nonsense("a version"))?;
-    Ok((headers, Json(written)).into_response())
+    let wire::PutResponse { version, expires_ms } = answer.into_inner();
+    let version = version_of(version)?;
+    let headers = versioned(&version, expires_ms)?;
+    Ok((headers, Json(json::Written::new(&key, &version, expires_ms))).into_response())
 }
 
 /// Deletes a key, also one that is not there.
@@ -137,10 +134,9 @@ pub(super) async fn delete(State(app): State<Arc<App>>, request: Request) -> Res
     let key = key.into_bytes();
     let question = wire::DeleteRequest { key: key.clone(), condition };
     let answer = app.kv().delete(question).await.map_err(|status| Sibling::KeyValue.problem(&status))?;
-    let answer = answer.into_inner();
-    let headers = [(LATTICE_VERSION, conditions::bare(&version_of(answer.version.clone())?))];
-    let deleted = json::Deleted::new(&key, answer).ok_or_else(|| nonsense("a version"))?;
-    Ok((headers, Json(deleted)).into_response())
+    let version = version_of(answer.into_inner().version)?;
+    let headers = [(LATTICE_VERSION, conditions::bare(&version))];
+    Ok((headers, Json(json::Deleted::new(&key, &version))).into_response())
 }
 
 /// Lists keys and values in key order.

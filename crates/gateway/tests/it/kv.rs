@@ -1,3 +1,8 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lattice_core::model::{Hlc, NodeId, Version};
+use lattice_core::time::WallTime;
+
 use crate::client::{Connection, get, put, send};
 use crate::fakes::Node;
 
@@ -94,7 +99,13 @@ async fn conditions_are_judged() {
     let other = send(to, "GET", "/v1/kv/a", &[("if-match", &old)], b"").await;
     other.problem(412, "condition-failed");
     assert_eq!(other.header("etag"), Some(&*tag));
-    send(to, "GET", "/v1/kv/a", &[("if-match", "unquoted")], b"").await.problem(400, "header-invalid");
+    let weak = send(to, "GET", "/v1/kv/a", &[("if-match", &format!("W/{tag}"))], b"").await;
+    weak.problem(412, "condition-failed");
+    assert_eq!(weak.header("etag"), Some(&*tag));
+    for key in ["a", "none"] {
+        let malformed = send(to, "GET", &format!("/v1/kv/{key}"), &[("if-match", "unquoted")], b"").await;
+        malformed.problem(400, "header-invalid");
+    }
 
     send(to, "DELETE", "/v1/kv/a", &[("if-match", &old)], b"").await.problem(412, "condition-failed");
     assert_eq!(send(to, "DELETE", "/v1/kv/a", &[("if-match", &tag)], b"").await.status, 200);
@@ -113,6 +124,11 @@ async fn a_read_may_ask_for_a_version() {
     assert_eq!(refused.problem(503, "unavailable"), "state-store: this node has an older version");
     // Not before the time that it is of.
     assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() > 3_600);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let soon = Version { hlc: Hlc::at(WallTime(now_ms + 5_000)), writer: NodeId([7; 32]) }.to_string();
+    let refused = read(&soon).await;
+    refused.problem(503, "unavailable");
+    assert_eq!(refused.header("retry-after"), Some("1"), "clocks may differ by so much");
     read("7").await.problem(400, "header-invalid");
     node.stop().await;
 }

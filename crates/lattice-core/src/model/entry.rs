@@ -65,7 +65,7 @@ pub enum HeadContent {
     Tombstone,
 }
 
-/// A value has more than [`VALUE_BYTES_MAX`] bytes.
+/// A value has more than [`VALUE_BYTES_MAX`] bytes; whoever says it names which before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("has {length} bytes: it takes at most 1048576")]
 pub struct ValueTooLong {

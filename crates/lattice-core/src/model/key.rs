@@ -72,7 +72,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why bytes are not a key.
+/// Why bytes are not a key; whoever says it names what they are of before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     /// No bytes at all.

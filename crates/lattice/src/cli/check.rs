@@ -46,7 +46,7 @@ pub(crate) fn run(args: &ConfigArgs, accept_loss: bool, out: Output) -> Result<(
     }
     match report.is_clean() {
         true => Ok(()),
-        false => Err(Failure::untrue("the store is damaged")),
+        false => Err(Failure::untrue("the store is damaged").told()),
     }
 }
 

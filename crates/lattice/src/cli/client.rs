@@ -7,8 +7,8 @@ use std::time::Duration;
 use gateway::problem::{Kind, Sibling};
 use lattice_proto::coordinator::v1::sync_coordinator_client::SyncCoordinatorClient;
 use lattice_proto::kv::v1::key_value_client::KeyValueClient;
-use lattice_runtime::files;
 use lattice_runtime::grpc::MESSAGE_BYTES_MAX;
+use lattice_runtime::{duration, files};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -127,7 +127,13 @@ impl Connection {
 
     /// What it means that a stream of `what` ended before the one who follows it wanted that.
     pub(crate) fn ended(&self, what: &str, status: &Status) -> Failure {
-        Failure::refused(format!("{}: the {what} ended: {}", self.url, root_cause(status)))
+        // They may be of either API: what ends a stream means the same in both.
+        let kind = match std::error::Error::source(status) {
+            Some(_) => Kind::Unavailable,
+            None => Sibling::KeyValue.kind(status),
+        };
+        Failure::of_node(kind, format!("{}: the {what} ended: {}", self.url, root_cause(status)))
+            .refused_anyway()
     }
 
     /// What a refused call of the operators' API means to the one who typed it.
@@ -144,8 +150,17 @@ impl Connection {
         // What comes with an error below it is no answer of the node.
         if std::error::Error::source(status).is_some() {
             let cause = root_cause(status);
-            let what_to_do = what_to_do(self.origin.scheme_str() == Some("https"), &cause);
-            return Failure::of_node(Kind::Unavailable, format!("{}: {cause}: {what_to_do}", self.url));
+            return match status.code() {
+                Code::Unavailable => {
+                    let what_to_do = what_to_do(self.origin.scheme_str() == Some("https"), &cause);
+                    Failure::of_node(Kind::Unavailable, format!("{}: {cause}: {what_to_do}", self.url))
+                }
+                Code::Cancelled | Code::DeadlineExceeded => {
+                    let within = duration::print(ANSWER_WITHIN);
+                    Failure::of_node(Kind::Timeout, format!("{}: did not answer within {within}", self.url))
+                }
+                _ => Failure::of_node(Kind::Unavailable, format!("{}: {cause}", self.url)),
+            };
         }
         let said = status.message();
         match (status.code(), sibling.kind(status)) {

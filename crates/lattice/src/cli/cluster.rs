@@ -9,9 +9,10 @@ use lattice_proto::coordinator::v1::{
     Event, HealsRequest, Mode, Path, Peer, ReconcileRequest, StateRequest, StatusRequest, StatusResponse,
     SwitchModeRequest, TrustRequest, WatchEventsRequest, trust_request,
 };
+use tonic::Status;
 
 use super::client::Connection;
-use super::output::{Failure, Output, rfc3339, size, time};
+use super::output::{Failure, Output, rfc3339, say, size, time};
 
 /// The paths that can be pinned.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -173,7 +174,7 @@ pub(crate) async fn peers(node: Connection, out: Output) -> Result<(), Failure> 
 pub(crate) async fn events(node: Connection, out: Output) -> Result<(), Failure> {
     let answer = node.coordinator().watch_events(WatchEventsRequest {}).await;
     let mut events = answer.map_err(|status| node.failure(&status))?.into_inner();
-    eprintln!("Following the events of {} (end with Ctrl-C)", node.url());
+    say(&format!("Following the events of {} (end with Ctrl-C)", node.url()));
     while let Some(event) = events.message().await.map_err(|status| node.ended("events", &status))? {
         if out.is_json() {
             out.json(&json::Event::from(event))?;
@@ -184,7 +185,7 @@ pub(crate) async fn events(node: Connection, out: Output) -> Result<(), Failure>
         }
         out.line(&event_line(&event))?;
     }
-    Err(Failure::refused(format!("{}: the events ended: the node closed the stream", node.url())))
+    Err(node.ended("events", &Status::unavailable("the node closed the stream")))
 }
 
 /// The last heals, one a row.

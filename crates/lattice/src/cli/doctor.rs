@@ -45,7 +45,7 @@ pub(crate) async fn run(node: Connection, out: Output) -> Result<(), Failure> {
     let findings = diagnose(&status, unsealed.as_deref(), heals.heals.first());
     tell(out, &status.name, &findings)?;
     match findings.iter().any(|finding| finding.level == Level::Bad) {
-        true => Err(Failure::untrue(format!("{} is not well", status.name))),
+        true => Err(Failure::untrue(format!("{} is not well", status.name)).told()),
         false => Ok(()),
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::stream;
 use gateway::json::Restored;
+use gateway::problem::Kind;
 use lattice_proto::codec::{BackupHeader, BackupItem, BackupReader};
 use lattice_proto::kv::v1::{BackupRequest, BackupResponse, RestoreRequest, RestoreResponse};
 use serde_json::json;
@@ -212,7 +213,8 @@ fn report(out: Output, done: &RestoreResponse) -> Result<(), Failure> {
         0 => Ok(()),
         dropped => Err(Failure::refused(format!(
             "{dropped} entries lie ahead of the node's clock, with no room to hold them: restore again later"
-        ))),
+        ))
+        .told()),
     }
 }
 
@@ -220,10 +222,11 @@ fn report(out: Output, done: &RestoreResponse) -> Result<(), Failure> {
 fn refusal(node: &Connection, status: &Status) -> Failure {
     match (status.code(), status.message().strip_prefix("any_cluster: ")) {
         (Code::InvalidArgument, Some(why)) => {
-            Failure::refused(why.replace("any_cluster=true", "--any-cluster"))
+            let why = why.replace("any_cluster=true", "--any-cluster");
+            Failure::of_node(Kind::RequestRefused, why).refused_anyway()
         }
-        (Code::InvalidArgument, None) => Failure::refused(status.message().to_owned()),
-        _ => node.key_failure(status),
+        // What is wrong is in the file.
+        _ => node.key_failure(status).refused_anyway(),
     }
 }
 

@@ -3,13 +3,11 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use gateway::json;
 use lattice_core::model::{TTL_MAX, VALUE_BYTES_MAX};
 use lattice_proto::kv::v1::{DeleteRequest, GetRequest, ListRequest, PutRequest};
-use lattice_proto::types::v1::{Entry, Version, entry};
+use lattice_proto::types::v1::{Entry, entry};
 use lattice_runtime::duration;
 
 use super::client::Connection;
@@ -49,23 +47,22 @@ pub(crate) async fn put(
     });
     let answer =
         node.key_value().put(request).await.map_err(|status| node.key_failure(&status))?.into_inner();
-    if !out.is_json() {
-        return out.line(&version_text(answer.version.as_ref()));
+    let version = json::version(answer.version).ok_or_else(|| node.nonsense("a version"))?;
+    match out.is_json() {
+        true => out.json(&json::Written::new(key.as_bytes(), &version, answer.expires_ms)),
+        false => out.line(&version.to_string()),
     }
-    let written = json::Written::new(key.as_bytes(), answer);
-    out.json(&written.ok_or_else(|| node.nonsense("a version"))?)
 }
 
 /// Deletes a key, also when there is nothing.
 pub(crate) async fn delete(node: Connection, out: Output, key: String) -> Result<(), Failure> {
     let request = node.request(DeleteRequest { key: key.clone().into(), condition: None });
     let answer = node.key_value().delete(request).await.map_err(|status| node.key_failure(&status))?;
-    let answer = answer.into_inner();
-    if !out.is_json() {
-        return out.line(&version_text(answer.version.as_ref()));
+    let version = json::version(answer.into_inner().version).ok_or_else(|| node.nonsense("a version"))?;
+    match out.is_json() {
+        true => out.json(&json::Deleted::new(key.as_bytes(), &version)),
+        false => out.line(&version.to_string()),
     }
-    let deleted = json::Deleted::new(key.as_bytes(), answer);
-    out.json(&deleted.ok_or_else(|| node.nonsense("a version"))?)
 }
 
 /// Lists up to `limit` entries from `cursor` on, page by page.
@@ -77,10 +74,8 @@ pub(crate) async fn list(
     cursor: Option<String>,
 ) -> Result<(), Failure> {
     let mut left = limit;
-    let mut cursor: Bytes = match cursor.map(|cursor| URL_SAFE_NO_PAD.decode(cursor)).transpose() {
-        Ok(cursor) => cursor.unwrap_or_default().into(),
-        Err(_) => return Err(Failure::usage("--cursor must be what a list said how to go on with")),
-    };
+    let mut cursor = json::cursor(&cursor.unwrap_or_default())
+        .ok_or_else(|| Failure::usage("--cursor must be what a list said how to go on with"))?;
     let mut entries = Vec::new();
     while left > 0 {
         let request = node.request(ListRequest {
@@ -113,11 +108,12 @@ pub(crate) async fn list(
         })
         .collect();
     out.table(&["KEY", "VALUE", "EXPIRES"], rows)?;
-    if cursor.is_empty() {
-        return Ok(());
+    match json::cursor_text(&cursor) {
+        None => Ok(()),
+        Some(next) => {
+            out.line(&format!("({limit} shown, and there are more: --limit, or to go on --cursor {next})"))
+        }
     }
-    let cursor = URL_SAFE_NO_PAD.encode(&cursor);
-    out.line(&format!("({limit} shown, and there are more: --limit, or to go on --cursor {cursor})"))
 }
 
 /// How long a key may live.
@@ -143,11 +139,6 @@ fn value_of(entry: &Entry) -> &[u8] {
         Some(entry::Content::Value(value)) => value,
         Some(entry::Content::Tombstone(_) | entry::Content::Dropped(_)) | None => &[],
     }
-}
-
-pub(super) fn version_text(version: Option<&Version>) -> String {
-    version
-        .map_or_else(String::new, |version| format!("{:016x}-{}", version.hlc, hex::encode(&version.writer)))
 }
 
 /// A key or a value on one line of a table; JSON output has all of it.

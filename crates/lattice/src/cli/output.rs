@@ -31,6 +31,10 @@ pub(crate) struct Failure {
     message: String,
     /// What programs may want to know besides, by its name.
     members: Vec<(&'static str, String)>,
+    /// Exit status 3 whatever the cause.
+    refused: bool,
+    /// The answer was printed, and says it.
+    told: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -73,12 +77,34 @@ impl Failure {
         self
     }
 
+    /// The same, and it was no mistake of who typed it: exit status 3.
+    #[must_use]
+    pub(crate) fn refused_anyway(mut self) -> Self {
+        self.refused = true;
+        self
+    }
+
+    /// The same, after an answer that says it: programs get no problem document besides.
+    #[must_use]
+    pub(crate) fn told(mut self) -> Self {
+        self.told = true;
+        self
+    }
+
+    /// The same, and more for people.
+    #[must_use]
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.message.push_str(more);
+        self
+    }
+
     fn new(cause: Cause, message: impl Into<String>) -> Self {
-        Self { cause, message: message.into(), members: Vec::new() }
+        Self { cause, message: message.into(), members: Vec::new(), refused: false, told: false }
     }
 
     fn exit_status(&self) -> u8 {
         match self.cause {
+            _ if self.refused => 3,
             Cause::Untrue => 1,
             Cause::Usage => 2,
             Cause::Failed => 3,
@@ -177,18 +203,22 @@ impl Output {
     }
 }
 
+/// One line for people, besides the answer. Standard error may be closed: the work goes on.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Turns the end of a command into an exit status, and its failure into one line on standard error; for programs,
 /// into a problem document on standard output besides.
 pub(crate) fn finish(result: Result<(), Failure>, out: Output) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if out.is_json() {
+            if out.is_json() && !failure.told {
                 // Standard output may be what failed.
                 let _ = out.json(&failure.problem());
             }
-            // Standard error may be closed; the exit status tells it all the same.
-            let _ = writeln!(io::stderr(), "lattice: {failure}");
+            say(&format!("lattice: {failure}"));
             ExitCode::from(failure.exit_status())
         }
     }

@@ -9,7 +9,7 @@ use tonic::{Request, Status};
 
 use super::client::Connection;
 use super::kv::shown;
-use super::output::{Failure, Output};
+use super::output::{Failure, Output, say};
 
 /// A change, and the id to go on after it.
 #[derive(Serialize)]
@@ -30,13 +30,13 @@ pub(crate) async fn watch(
     let request = WatchRequest { prefix: prefix.into(), since: since.unwrap_or_default() };
     let answer = node.key_value().watch(Request::new(request)).await;
     let mut changes = answer.map_err(|status| refusal(&node, &status))?.into_inner();
-    eprintln!("Following the changes of {} (end with Ctrl-C)", node.url());
+    say(&format!("Following the changes of {} (end with Ctrl-C)", node.url()));
     let mut last = String::new();
     loop {
         let message = match changes.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return Err(ended("the node ended the watch", last)),
-            Err(status) => return Err(ended(status.message(), last)),
+            Ok(None) => return Err(ended(&node, &Status::unavailable("the node ended the watch"), last)),
+            Err(status) => return Err(ended(&node, &status, last)),
         };
         last.clone_from(&message.id);
         if let WatchResponse { id, entry: Some(entry) } = message {
@@ -48,17 +48,25 @@ pub(crate) async fn watch(
 /// Why there is no watch; of one that would begin too early, programs are told where it can begin.
 fn refusal(node: &Connection, status: &Status) -> Failure {
     let failure = node.key_failure(status);
-    match status.metadata().get(metadata::WATCH_SINCE).and_then(|since| since.to_str().ok()) {
+    match since(status) {
         Some(since) => failure.with("since", since),
         None => failure,
     }
 }
 
-fn ended(why: &str, last: String) -> Failure {
-    match last.as_str() {
-        "" => Failure::refused(why),
-        _ => Failure::refused(format!("{why}; to go on from there: --since {last}")).with("since", last),
+/// What it means that a watch ended after the change `last`. One that fell behind cannot go on from there, and is told
+/// where it can begin anew.
+fn ended(node: &Connection, status: &Status, last: String) -> Failure {
+    let failure = node.ended("changes", status);
+    match (since(status), last.as_str()) {
+        (Some(since), _) => failure.with("since", since),
+        (None, "") => failure,
+        (None, _) => failure.and(&format!("; to go on from there: --since {last}")).with("since", last),
     }
+}
+
+fn since(status: &Status) -> Option<&str> {
+    status.metadata().get(metadata::WATCH_SINCE).and_then(|since| since.to_str().ok())
 }
 
 fn print(out: Output, id: &str, entry: Entry) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ use lattice_core::time::WallTime;
 use lattice_core::tree::root_of;
 
 use super::open::{before_epoch, each, put, take};
+use super::pending::PENDING_BYTES_MAX;
 use super::prepare::{Chunk, Place, Plan, Prepared};
 use super::shared::{Stats, View};
 use super::tree::Tree;
@@ -30,9 +31,10 @@ pub(super) const CHUNK: usize = 1_024;
 const MANY: usize = 4_096;
 const EPOCHS_MIN: u64 = 4;
 const WAIT_MAX: usize = 32_768;
-/// So many entries that are due beyond those which are waited for (writes would else wait for what may not begin) let
-/// writes wait for half a step; twice as many for twice as long, and so on up to what lets no more come in than is sealed.
-const PRESSING: usize = 8_192;
+/// From half of what may await sealing on, each of these lets writes wait for half a step, up to what lets no more come in
+/// than is sealed, well before any is refused. Less is left to the shares that writing and sealing have: writes would wait
+/// for a seal that is put off.
+const PRESSING_BYTES: usize = PENDING_BYTES_MAX / 24;
 const PRESSURE_MAX: usize = 8;
 /// At most so many epochs become one seal.
 const EPOCHS_MAX: u64 = 8;
@@ -163,12 +165,15 @@ impl Engine {
         }
     }
 
-    /// How many halves of steps are to be done before more is written, at most: the more, the more is due to be
-    /// sealed.
+    /// How many halves of steps are to be done before more is written, at most: the more, the nearer what awaits sealing
+    /// is to where no more is taken. None while nothing of it is due.
     pub fn pressure(&self, now: Now) -> usize {
         let due = self.seal_clock.time(now).and_then(|time| self.due(time));
-        let entries = due.and_then(|due| self.shared.pending().due(due)).map_or(0, |due| due.entries);
-        (entries.saturating_sub(WAIT_MAX) / PRESSING).min(PRESSURE_MAX)
+        let pending = self.shared.pending();
+        if due.and_then(|due| pending.due(due)).is_none() {
+            return 0;
+        }
+        (pending.bytes().saturating_sub(PENDING_BYTES_MAX / 2) / PRESSING_BYTES).min(PRESSURE_MAX)
     }
 
     /// Extends the newest run over idle time up to now, durably, so that its new end may be told. Nothing

@@ -64,7 +64,8 @@ impl Heads {
         let damaged = |problem: &dyn std::fmt::Display| Damaged::new(at, problem);
         let mut parsed = Vec::with_capacity(self.heads.len());
         for head in self.heads {
-            let key = Key::try_from(head.key).map_err(|error| damaged(&error))?;
+            let key =
+                Key::try_from(head.key).map_err(|error| damaged(&format_args!("a key of it {error}")))?;
             let writer = self.writers.get(head.writer as usize).ok_or_else(|| damaged(&"names no writer"))?;
             let writer = NodeId::try_from(writer.as_ref()).map_err(|error| damaged(&error))?;
             let content = match head.value_digest.as_ref() {

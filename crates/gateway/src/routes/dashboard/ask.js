@@ -5,7 +5,8 @@ const ANSWER_BYTES_MAX = 4 << 20;
 // The node says something every 15 s, if only that it is there.
 const SILENCE_MS = 40000;
 const LINE_CHARS_MAX = 64 << 10;
-const KEPT = "lattice.token";
+// One node may be below another path of the same site.
+const KEPT = `lattice.token ${new URL("./", location).pathname}`;
 
 // An answer that is none of success. Without a status, nothing came at all.
 export class Refusal extends Error {

@@ -15,7 +15,7 @@ export function nameOf(peer) {
 }
 
 // ok: agrees over P2P. http: agrees over HTTP. differs: to be healed, or silent. lost: no path to it works. A zombie is
-// connected: it may speak again, until HTTP fails, too.
+// connected, and may speak again: without an error it is not lost.
 export function judgePeer(peer) {
   const http = peer.path === "HTTP";
   const unreachable = peer.state === "down" && !http && !peer.http_url;
@@ -96,7 +96,9 @@ function members(known, say) {
   const of = (level) => known.filter((peer) => judgePeer(peer) === level && peer.divergence_count === 0);
   const [lost, silent, http, ok] = ["lost", "differs", "http", "ok"].map(of);
   if (lost.length > 0) say("lost", `No path to ${named(lost)}`);
-  if (silent.length > 0) say("differs", `Not live over P2P, not yet asked over HTTP: ${named(silent)}`);
+  const [asked, mute] = [silent.filter((peer) => peer.http_url), silent.filter((peer) => !peer.http_url)];
+  if (asked.length > 0) say("differs", `Not live over P2P, not yet asked over HTTP: ${named(asked)}`);
+  if (mute.length > 0) say("differs", `Silent over P2P, with no URL to be asked at: ${named(mute)}`);
   if (http.length > 0) say("http", `${named(http)}: over HTTP, no difference`);
   if (ok.length > 0) say("ok", `${ok.length} of ${count(known.length, "peer")} live over P2P, no difference`);
 }
