@@ -52,7 +52,8 @@ async fn every_command_answers_people_and_programs() {
         (&["get"], "<KEY>"),
         (&["put", "a", "b", "--ttl", "1d"], "'1d'"),
         (&["list", "--cursor", "?"], "--cursor"),
-        (&[], "a command is missing"),
+        (&[], "requires a subcommand"),
+        (&["trust"], "a command is missing"),
     ] {
         let problem = json(wrong).await;
         assert!(problem["detail"].as_str().unwrap().contains(named), "{wrong:?}: {problem}");
