@@ -167,22 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn times_to_live_have_one_unit() {
+    fn times_to_live_are_a_millisecond_to_ten_years() {
         for (text, ms) in [
-            ("500ms", Some(500)),
+            ("1ms", Some(1)),
             ("60s", Some(60_000)),
-            ("5m", Some(300_000)),
-            ("2h", Some(7_200_000)),
             ("87600h", Some(315_360_000_000)),
             ("87601h", None),
             ("0s", None),
             ("60", None),
-            ("s", None),
-            ("1m30s", None),
-            ("-1s", None),
-            ("1.5s", None),
-            ("1d", None),
-            ("18446744073709551615h", None),
             ("", None),
         ] {
             let query = query(&format!("ttl={text}")).unwrap();

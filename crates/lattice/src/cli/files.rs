@@ -179,7 +179,7 @@ pub(crate) async fn restore(
     file: &Path,
     any_cluster: bool,
 ) -> Result<(), Failure> {
-    let (_, entries, disk) = whole(file)?;
+    let (entries, disk) = whole(file)?;
     let total = disk.metadata().map_err(|error| at(file, &error))?.len();
     // A file that cannot be read to its end is one that ends early: the node says so.
     let pieces =
@@ -230,9 +230,9 @@ fn refusal(node: &Connection, status: &Status) -> Failure {
     }
 }
 
-/// Reads a whole backup, so that nothing is restored of one that is damaged or ends early. What can be read only once is
-/// kept beside for that.
-fn whole(file: &Path) -> Result<(BackupHeader, u64, File), Failure> {
+/// Reads a whole backup, and counts its entries, so that nothing is restored of one that is damaged or ends early. What can
+/// be read only once is kept beside for that.
+fn whole(file: &Path) -> Result<(u64, File), Failure> {
     let failed = |error: &io::Error| at(file, error);
     let (mut disk, check) = if is_standard(file) {
         if io::stdin().is_terminal() {
@@ -250,8 +250,8 @@ fn whole(file: &Path) -> Result<(BackupHeader, u64, File), Failure> {
         }
     };
     disk.rewind().map_err(|error| failed(&error))?;
-    let (header, entries) = check;
-    Ok((header, entries, disk))
+    let (_, entries) = check;
+    Ok((entries, disk))
 }
 
 /// Checks what can be read only once, and keeps it in a file without a name.
