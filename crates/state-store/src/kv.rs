@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::backup::{self, Pieces, Places};
 use crate::engine::{Condition, MAX_OPERATIONS, Op, Page, ProveError, Proved, Reader, Written};
-use crate::in_place::InPlace;
+use crate::in_place::{InPlace, Moment};
 use crate::serving::Turns;
 use crate::watch::{self, Answers, Source};
 use crate::writer::{Writer, now, status};
@@ -57,7 +57,7 @@ impl KeyValue {
     /// The entry of a key, where reading it holds up nobody.
     fn at_once(&self, key: &Key) -> Option<Option<Entry>> {
         self.turns.client_calls();
-        self.in_place.run(|| self.clock.monotonic(), || self.reader.current_at_once(key))?
+        self.in_place.run(|| Moment::now(&self.clock), || self.reader.current_at_once(key))?
     }
 
     /// What is answered when this was found.
