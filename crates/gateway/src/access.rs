@@ -54,14 +54,19 @@ pub(crate) const KV: &str = "/v1/kv/{key}";
 const KV_PREFIX: &str = "/v1/kv/";
 pub(crate) const PROOF: &str = "/v1/proof/{key}";
 const PROOF_PREFIX: &str = "/v1/proof/";
+pub(crate) const BATCH: &str = "/v1/batch";
+pub(crate) const WATCHED: &str = "/v1/watch";
 pub(crate) const RESTORE: &str = "/v1/restore";
 pub(crate) const DOCS: &str = "/docs";
-const DOCS_FILE: &str = "/docs/{file}";
+pub(crate) const DOCS_FILE: &str = "/docs/{file}";
 const DOCS_PREFIX: &str = "/docs/";
-const DASHBOARD_FILE: &str = "/dashboard/{file}";
+pub(crate) const DASHBOARD_FILE: &str = "/dashboard/{file}";
 const DASHBOARD_PREFIX: &str = "/dashboard/";
-const TRUST_KEY: &str = "/api/lattice/trust/{key}";
+pub(crate) const TRUST_KEY: &str = "/api/lattice/trust/{key}";
+pub(crate) const TRUST: &str = "/api/lattice/trust";
 const TRUST_PREFIX: &str = "/api/lattice/trust/";
+pub(crate) const SWITCH: &str = "/api/lattice/sync/switch";
+pub(crate) const RECONCILE: &str = "/api/lattice/reconcile";
 pub(crate) const EXCHANGE: &str = "/sync/v1/exchange";
 /// What streams: calls of the others get a deadline.
 const WATCH: &str = "/lattice.kv.v1.KeyValue/Watch";
@@ -92,8 +97,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("PUT", KV, WRITE, 200),
     row("DELETE", KV, WRITE, 200),
     row("GET", "/v1/kv", READ, 200),
-    row("POST", "/v1/batch", WRITE, 200),
-    row("GET", "/v1/watch", READ, 200),
+    row("POST", BATCH, WRITE, 200),
+    row("GET", WATCHED, READ, 200),
     row("GET", PROOF, READ, 200),
     row("GET", "/v1/backup", READ, 200),
     row("POST", RESTORE, ADMIN, 200),
@@ -103,15 +108,15 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET", "/api/lattice/p2p/status", READ, 200),
     row("GET", "/api/lattice/p2p/identity", READ, 200),
     row("GET", "/api/lattice/peers", READ, 200),
-    row("GET", "/api/lattice/trust", READ, 200),
-    row("POST", "/api/lattice/trust", ADMIN, 200),
+    row("GET", TRUST, READ, 200),
+    row("POST", TRUST, ADMIN, 200),
     row("GET", TRUST_KEY, READ, 200),
     row("POST", TRUST_KEY, ADMIN, 200),
     row("DELETE", TRUST_KEY, ADMIN, 200),
     row("GET", "/api/lattice/heals", READ, 200),
     row("GET", "/api/lattice/events", READ, 200),
-    row("POST", "/api/lattice/sync/switch", ADMIN, 200),
-    row("POST", "/api/lattice/reconcile", ADMIN, 202),
+    row("POST", SWITCH, ADMIN, 200),
+    row("POST", RECONCILE, ADMIN, 202),
     row("POST", EXCHANGE, OPEN, 200),
     row("POST", "/lattice.kv.v1.KeyValue/Get", READ, 200),
     row("POST", "/lattice.kv.v1.KeyValue/Put", WRITE, 200),

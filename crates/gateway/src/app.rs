@@ -28,11 +28,15 @@ use crate::ready::Told;
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(10);
 
 /// Exchanges, which have places of their own: anybody may send one, and none of them is to keep clients out.
-const EXCHANGES_MAX: usize = 128;
+pub(crate) const EXCHANGES_MAX: usize = 128;
 /// Bodies of clients in memory.
 const BODY_BYTES_MAX: usize = 128 << 20;
 /// Bodies of exchanges in memory: theirs alone, too.
 const EXCHANGE_BYTES_MAX: usize = 32 << 20;
+
+/// What an address is told that asks too often.
+pub(crate) const TOO_OFTEN: &str =
+    "this address asks more often than gateway.rate_per_s allows; ask again later";
 
 /// Shared by all requests.
 pub(crate) struct App {
@@ -79,9 +83,13 @@ impl Places {
     }
 
     fn take(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let busy = || format!("more than {} {} at once; ask again", self.max, self.of);
-        self.free.clone().try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, busy()))
+        self.free.clone().try_acquire_owned().map_err(|_| too_many(self.max, self.of))
     }
+}
+
+/// The refusal of what is more than `max` at a time, called `of` in the plural.
+pub(crate) fn too_many(max: usize, of: &str) -> Problem {
+    Problem::new(Kind::Busy, format!("more than {max} {of} at once; ask again"))
 }
 
 impl App {
@@ -183,10 +191,8 @@ impl App {
             return self.exchanging.take();
         }
         if let Some(remote) = remote.filter(|_| !access::is_probe(route)) {
-            self.rates.take(now, remote).map_err(|wait| {
-                let detail = "this address asks more often than gateway.rate_per_s allows; ask again later";
-                Problem::new(Kind::RateLimited, detail).retry_after(wait)
-            })?;
+            let often = |wait| Problem::new(Kind::RateLimited, TOO_OFTEN).retry_after(wait);
+            self.rates.take(now, remote).map_err(often)?;
         }
         self.requests.take()
     }

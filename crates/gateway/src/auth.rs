@@ -23,8 +23,9 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 const TOKENS_MAX: usize = 1_000;
 const TOKEN_BYTES_MAX: usize = 512;
 
-const FOREIGN_ORIGIN: &str = "the Origin header names another site, and this gateway asks for no token";
-const FOREIGN_HOST: &str = "the Host header names neither an IP address nor localhost, as a page of another site could make a \
+pub(crate) const FOREIGN_ORIGIN: &str =
+    "the Origin header names another site, and this gateway asks for no token";
+pub(crate) const FOREIGN_HOST: &str = "the Host header names neither an IP address nor localhost, as a page of another site could make a \
                             browser do, and this gateway asks for no token: ask by one of these, or name the site in \
                             gateway.cors_origins, or have tokens (gateway.token_file)";
 

@@ -122,7 +122,8 @@ fn unquoted(tag: &str) -> Option<&str> {
     tag.strip_prefix('"')?.strip_suffix('"').filter(|inner| !inner.contains('"'))
 }
 
-fn single<'headers>(
+/// A header that is given once, or not at all: of two, others on the way might read another one than we.
+pub(crate) fn single<'headers>(
     headers: &'headers HeaderMap,
     name: &HeaderName,
 ) -> Result<Option<&'headers str>, Problem> {

@@ -22,6 +22,7 @@ mod auth;
 mod body;
 mod conditions;
 mod drain;
+mod examples;
 mod guard;
 pub mod json;
 mod key;

@@ -7,15 +7,18 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use serde_json::json;
-use utoipa::openapi::path::Operation;
+use utoipa::PartialSchema;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ComponentsBuilder, ContentBuilder, Header, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, PathItem,
-    Ref, RefOr, ResponseBuilder, Type,
+    ArrayBuilder, ComponentsBuilder, ContentBuilder, Header, InfoBuilder, LicenseBuilder, ObjectBuilder,
+    OpenApi, PathItem, Ref, RefOr, ResponseBuilder, Type,
 };
 
 use crate::access::{self, Access, ROWS, Row};
+use crate::examples;
+use crate::json::Missing;
 use crate::problem::{CONTENT_TYPE, Kind};
 use crate::routes;
 
@@ -70,6 +73,8 @@ fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operati
 
 /// Adds who may call, and how it is refused.
 fn complete(operation: &mut Operation, row: &Row) {
+    // A summary is plain text; it is taken from documentation, which has code in backticks.
+    operation.summary = operation.summary.take().map(|summary| summary.replace('`', ""));
     match row.access {
         Access::Open => operation.security = Some(Vec::new()),
         Access::Needs(role) => {
@@ -83,9 +88,18 @@ fn complete(operation: &mut Operation, row: &Row) {
     for kind in refusals(row) {
         statuses.entry(kind.status()).or_default().push(kind);
     }
+    let parameters = query_parameters(operation);
+    let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
     for (status, kinds) in statuses {
         let types: Vec<String> = kinds.iter().map(|kind| format!("`{}`", kind.uri())).collect();
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM))).build();
+        let examples = kinds.iter().map(|kind| {
+            let example = examples::of(*kind, row, &parameters).document();
+            (kind.name(), ExampleBuilder::new().summary(kind.title()).value(Some(example)))
+        });
+        let content = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name(PROBLEM)))
+            .examples_from_iter(examples)
+            .build();
         let mut response =
             ResponseBuilder::new().description(types.join(", ")).content(CONTENT_TYPE, content);
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
@@ -95,6 +109,19 @@ fn complete(operation: &mut Operation, row: &Row) {
         }
         operation.responses.responses.insert(status.as_u16().to_string(), RefOr::T(response.build()));
     }
+}
+
+/// The names of what the operation takes after the `?`.
+fn query_parameters(operation: &Operation) -> Vec<String> {
+    let mut names = Vec::new();
+    for parameter in operation.parameters.iter().flatten() {
+        if let RefOr::T(parameter) = parameter
+            && parameter.parameter_in == ParameterIn::Query
+        {
+            names.push(parameter.name.clone());
+        }
+    }
+    names
 }
 
 /// How a call of this route can be refused.
@@ -119,8 +146,8 @@ fn refusals(row: &Row) -> Vec<Kind> {
     // What any sibling may answer, where one is asked.
     const SIBLING: &[Kind] = &[ParameterInvalid, RequestRefused, Unavailable, NotSupported];
     let own: &[&[Kind]] = match (row.method, row.route) {
-        ("GET", "/" | "/healthz" | "/metrics" | "/openapi.json" | "/docs") => &[],
-        ("GET", "/docs/{file}" | "/dashboard/{file}") => &[&[NotFound]],
+        ("GET", "/" | "/healthz" | "/metrics" | "/openapi.json" | access::DOCS) => &[],
+        ("GET", access::DOCS_FILE | access::DASHBOARD_FILE) => &[&[NotFound]],
         ("GET", "/readyz" | "/health") => &[&[NotReady]],
         ("GET", access::KV) => &[SIBLING, &[KeyInvalid, KeyNotFound, ConditionFailed, Damaged, Recovering]],
         ("PUT", access::KV) => &[
@@ -129,19 +156,19 @@ fn refusals(row: &Row) -> Vec<Kind> {
         ],
         ("DELETE", access::KV) => &[SIBLING, &[KeyInvalid, ConditionFailed, Damaged, Recovering, DiskFull]],
         ("GET", "/v1/kv") => &[SIBLING, &[Damaged, Recovering]],
-        ("POST", "/v1/batch") => {
+        ("POST", access::BATCH) => {
             &[SIBLING, &[BodyInvalid, KeyInvalid, MediaType, TooLarge, Recovering, DiskFull]]
         }
-        ("GET", "/v1/watch") => &[SIBLING, &[Gone, Damaged, Recovering]],
+        ("GET", access::WATCHED) => &[SIBLING, &[Gone, Damaged, Recovering]],
         ("GET", access::PROOF) => &[SIBLING, &[KeyInvalid, Gone, Conflict, Damaged, Recovering]],
         ("GET", "/v1/backup") => &[SIBLING, &[Damaged, Recovering]],
         ("POST", access::RESTORE) => &[SIBLING, &[BodyInvalid, MediaType, DiskFull]],
         ("GET", "/api/lattice/state/full") => &[SIBLING, &[Conflict, Damaged, Recovering]],
-        ("POST", "/api/lattice/trust") => &[SIBLING, &[BodyInvalid, MediaType, TooLarge, Conflict]],
-        ("GET", "/api/lattice/trust/{key}") => &[SIBLING, &[KeyInvalid, NotFound]],
-        ("POST" | "DELETE", "/api/lattice/trust/{key}") => &[SIBLING, &[KeyInvalid, NotFound, Conflict]],
-        ("POST", "/api/lattice/sync/switch") => &[SIBLING, &[Conflict]],
-        ("POST", "/api/lattice/reconcile") => &[SIBLING, &[NotFound, Conflict]],
+        ("POST", access::TRUST) => &[SIBLING, &[BodyInvalid, MediaType, TooLarge, Conflict]],
+        ("GET", access::TRUST_KEY) => &[SIBLING, &[KeyInvalid, NotFound]],
+        ("POST" | "DELETE", access::TRUST_KEY) => &[SIBLING, &[KeyInvalid, NotFound, Conflict]],
+        ("POST", access::SWITCH) => &[SIBLING, &[Conflict]],
+        ("POST", access::RECONCILE) => &[SIBLING, &[NotFound, Conflict]],
         ("POST", access::EXCHANGE) => {
             &[SIBLING, &[BodyInvalid, MediaType, TooLarge, NotFound, Conflict, Recovering]]
         }
@@ -151,13 +178,18 @@ fn refusals(row: &Row) -> Vec<Kind> {
     kinds
 }
 
-/// RFC 9457, with the types that there are.
+/// RFC 9457, with the types that there are, and the members that only some of them have.
 fn problem_schema() -> ObjectBuilder {
     let text =
         |description: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(description));
     let types = Kind::ALL.iter().map(|kind| kind.uri());
+    let missing = ArrayBuilder::new()
+        .items(Missing::schema())
+        .description(Some("Of `/problems/not-ready`: the services that the node lacks, and why"));
     ObjectBuilder::new()
-        .description(Some("A refusal (RFC 9457). Members that are not listed say more about some types."))
+        .description(Some(
+            "A refusal (RFC 9457). Members that are not required are there where their description says so.",
+        ))
         .property("type", text("What went wrong, in terms that stay").enum_values(Some(types)))
         .property("title", text("The type in words"))
         .property(
@@ -165,16 +197,26 @@ fn problem_schema() -> ObjectBuilder {
             ObjectBuilder::new().schema_type(Type::Integer).description(Some("The HTTP status")),
         )
         .property("detail", text("What was wrong with this request, and what would be right"))
+        .property("since", text("Of `/problems/gone`, for a watch: the id that it can begin anew with"))
+        .property(
+            "version",
+            text("Of `/problems/condition-failed`, when the key was found: the version that it has"),
+        )
+        .property("missing", missing)
+        .property(
+            "success",
+            ObjectBuilder::new()
+                .schema_type(Type::Boolean)
+                .description(Some("Of a wrong or failed change of path (`/api/lattice/sync/switch`): false")),
+        )
+        .property(
+            "message",
+            text("Of a wrong or failed change of path (`/api/lattice/sync/switch`): the same as `detail`"),
+        )
         .required("type")
         .required("title")
         .required("status")
         .required("detail")
-        .examples([json!({
-            "type": Kind::KeyNotFound.uri(),
-            "title": Kind::KeyNotFound.title(),
-            "status": 404,
-            "detail": "the key has no value",
-        })])
 }
 
 #[cfg(test)]
@@ -225,6 +267,94 @@ mod tests {
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 assert!(parameter["description"].is_string(), "{parameter} of {} {}", row.method, row.route);
             }
+        }
+    }
+
+    /// The examples of every refusal of every operation, with their operation.
+    fn examples(document: &Value) -> Vec<(String, Value)> {
+        let mut examples = Vec::new();
+        for row in ROWS.iter().filter(|row| !access::is_rpc(row.route)) {
+            let place = format!("{} {}", row.method, row.route);
+            let responses = &document["paths"][row.route][row.method.to_lowercase()]["responses"];
+            for kind in refusals(row) {
+                let response = &responses[kind.status().as_str()]["content"][CONTENT_TYPE];
+                let example = response["examples"][kind.name()]["value"].clone();
+                assert!(example.is_object(), "{kind:?} of {place} has no example");
+                assert_eq!(example["type"], kind.uri(), "{place}");
+                assert_eq!(example["title"], kind.title(), "{place}");
+                assert_eq!(example["status"], kind.status().as_u16(), "{place}");
+                examples.push((place.clone(), example));
+            }
+        }
+        examples
+    }
+
+    #[test]
+    fn every_refusal_has_an_example_of_its_own_kind_and_no_other() {
+        let document = written();
+        assert!(document["components"]["schemas"][PROBLEM]["examples"].is_null());
+        let count = examples(&document).len();
+        let written = document["paths"].to_string().matches("\"type\":\"/problems/").count();
+        assert_eq!(written, count);
+    }
+
+    #[test]
+    fn every_member_of_a_problem_is_in_the_schema_and_says_which_types_have_it() {
+        let document = written();
+        let schema = &document["components"]["schemas"][PROBLEM];
+        let properties = schema["properties"].as_object().unwrap();
+        let required: BTreeSet<&str> =
+            schema["required"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let mut met = BTreeSet::new();
+        for (place, example) in examples(&document) {
+            for member in example.as_object().unwrap().keys() {
+                met.insert(member.clone());
+                let said = properties.get(member).and_then(|property| property["description"].as_str());
+                let said = said.unwrap_or_else(|| panic!("{member} of {place} is not in the schema"));
+                let named =
+                    said.contains(example["type"].as_str().unwrap()) || place.contains(access::SWITCH);
+                assert!(named || required.contains(&**member), "{member} of {place}: {said}");
+            }
+        }
+        assert_eq!(met, properties.keys().cloned().collect(), "the schema has what no problem has");
+        let line = PAGE.lines().skip_while(|line| !line.starts_with("`status`, `title`")).take(2);
+        let line = line.collect::<String>();
+        for member in met.iter().filter(|member| **member != "type") {
+            assert!(line.contains(&format!("`{member}`")), "docs/http-api.md lacks {member}: {line}");
+        }
+        assert_eq!(properties["missing"]["items"]["properties"]["service"]["type"], "string");
+    }
+
+    #[test]
+    fn no_summary_has_what_is_not_plain_text() {
+        let document = written();
+        for (method, path) in operations(&document) {
+            let summary = document["paths"][&path][method.to_lowercase()]["summary"].as_str().unwrap();
+            assert!(!summary.contains(['`', '*', '[', '\n']), "{method} {path}: {summary}");
+        }
+    }
+
+    #[test]
+    fn a_value_can_be_written_as_text_and_as_a_file() {
+        let document = written();
+        let content = &document["paths"][access::KV]["put"]["requestBody"]["content"];
+        assert_eq!(content["text/plain"]["schema"]["type"], "string");
+        assert_eq!(
+            content["application/octet-stream"]["schema"],
+            serde_json::json!({"$ref": "#/components/schemas/Binary"})
+        );
+    }
+
+    #[test]
+    fn what_does_not_end_says_so_and_how_to_read_it() {
+        let document = written();
+        for row in ROWS.iter().filter(|row| !access::is_rpc(row.route)) {
+            let operation = &document["paths"][row.route][row.method.to_lowercase()];
+            let streams = operation["responses"]["200"]["content"]["text/event-stream"].is_object();
+            let said = operation["description"].as_str().unwrap_or_default();
+            let told =
+                said.contains("does not end") && said.contains("`curl -N ") && said.contains(row.route);
+            assert_eq!(streams, told, "{} {}: {said}", row.method, row.route);
         }
     }
 

@@ -57,6 +57,13 @@ macro_rules! kinds {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$kind,)*];
 
+            /// The last part of the `type`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+
             /// The stable `type`.
             pub const fn uri(self) -> &'static str {
                 match self {
@@ -265,11 +272,11 @@ impl Problem {
         self.with("version", version)
     }
 
-    /// The same, to be tried again after `wait`, in whole seconds.
+    /// The same, to be tried again after `wait`, in whole seconds, of which the last is not cut short.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        let whole = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
-        self.retry_after_s = Some(whole.saturating_add(1));
+        let whole = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+        self.retry_after_s = Some(u32::try_from(whole).unwrap_or(u32::MAX).max(RETRY_AFTER_S));
         self
     }
 
@@ -282,17 +289,22 @@ impl Problem {
     pub fn detail(&self) -> &str {
         &self.detail
     }
+
+    /// All of it, as clients read it.
+    pub(crate) fn document(&self) -> Value {
+        let mut document = self.members.clone();
+        document.insert("type".into(), self.kind.uri().into());
+        document.insert("title".into(), self.kind.title().into());
+        document.insert("status".into(), self.kind.status().as_u16().into());
+        document.insert("detail".into(), self.detail.as_str().into());
+        Value::Object(document)
+    }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.kind.status();
-        let mut document = self.members;
-        document.insert("type".into(), self.kind.uri().into());
-        document.insert("title".into(), self.kind.title().into());
-        document.insert("status".into(), status.as_u16().into());
-        document.insert("detail".into(), self.detail.into());
-        let mut response = (status, Json(Value::Object(document))).into_response();
+        let mut response = (status, Json(self.document())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         let again = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S);
@@ -380,5 +392,9 @@ mod tests {
         let response = Problem::new(Kind::Unavailable, "away").into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         assert_eq!(response.headers()[header::CONTENT_TYPE], CONTENT_TYPE);
+        for (ms, seconds) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (3_600_000, "3600")] {
+            let later = Problem::new(Kind::RateLimited, "later").retry_after(Duration::from_millis(ms));
+            assert_eq!(later.into_response().headers()[header::RETRY_AFTER], seconds, "{ms} ms");
+        }
     }
 }

@@ -28,7 +28,7 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = key::decode(name, true).map_err(|error| refused(&shortened(name), error))?;
             let Some(name) = known.iter().find(|known| **known == name) else {
-                return Err(refused(&shortened(&name), unknown(known)));
+                return Err(unknown(&shortened(&name), known));
             };
             if parameters.iter().any(|(given, _)| given == name) {
                 return Err(refused(name, "is given twice"));
@@ -106,14 +106,13 @@ fn bad_ttl() -> Problem {
     refused("ttl", format!("must be a whole number with one unit (ms, s, m, h), like 60s; 1ms to {most}"))
 }
 
-fn unknown(known: &[&str]) -> String {
-    match known {
-        [] => "is not known: this route takes none".to_owned(),
-        known => format!("is not known: this route takes {}", known.join(", ")),
-    }
+/// The refusal of a parameter that a route does not have, by those that it has.
+pub(crate) fn unknown(name: &str, known: &[&str]) -> Problem {
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    refused(name, format!("is not known: this route takes {known}"))
 }
 
-fn refused(name: &str, what: impl std::fmt::Display) -> Problem {
+pub(crate) fn refused(name: &str, what: impl std::fmt::Display) -> Problem {
     Problem::new(Kind::ParameterInvalid, format!("parameter {name} {what}"))
 }
 

@@ -142,13 +142,13 @@ fn answered<T>(sibling: Sibling, answer: Result<T, Status>) -> Result<T, Status>
 /// A failure for a client: of a sibling that does not answer it says which that is, else the client would take it for the
 /// gateway. What a sibling says itself goes on as it is.
 fn said_by(sibling: Sibling, status: Status) -> Status {
-    let cause = status.source().filter(|_| status.code() == Code::Unavailable);
     // Only what never was an answer has an error below it.
-    let Some(mut cause) = cause else { return status };
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
+    match status.source() {
+        Some(_) if status.code() == Code::Unavailable => {
+            Status::unavailable(format!("the {} does not answer: {}", sibling.name(), status.message()))
+        }
+        Some(_) | None => status,
     }
-    Status::unavailable(format!("the {} does not answer: {cause}", sibling.name()))
 }
 
 /// The message and its deadline, and nothing else that the client sent.

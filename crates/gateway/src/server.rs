@@ -37,7 +37,10 @@ const GRPC: &str = "application/grpc";
 /// How tonic begins to say that a message is larger than it may be.
 const MESSAGE_TOO_LARGE: &str = "Error, decoded message length too large";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-const HOSTS: &str = "a request names one host: in one Host header over HTTP/1.1, and nowhere another one";
+/// What is said of a panic; it is in the log.
+pub(crate) const FAILED: &str = "the gateway failed; its log says why";
+pub(crate) const HOSTS: &str =
+    "a request names one host: in one Host header over HTTP/1.1, and nowhere another one";
 
 /// The whole port as a tower service; cheap to clone.
 #[derive(Clone)]
@@ -120,12 +123,9 @@ impl Server {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => {
                 tracing::error!(route, "handler panicked");
-                Problem::new(Kind::Internal, "the gateway failed; its log says why").into_response()
+                Problem::new(Kind::Internal, FAILED).into_response()
             }
-            Err(_) => {
-                let detail = format!("the request took longer than {} ms", request_timeout.as_millis());
-                Problem::new(Kind::Timeout, detail).into_response()
-            }
+            Err(_) => too_long(request_timeout).into_response(),
         };
         unread.drain().await;
         secured(response)
@@ -224,6 +224,11 @@ fn names_one_host(request: &Request<Body>) -> bool {
         }
         (Some(_), Some(_), _) => false,
     }
+}
+
+/// The refusal of a request whose answer did not begin within `request_timeout`.
+pub(crate) fn too_long(request_timeout: Duration) -> Problem {
+    Problem::new(Kind::Timeout, format!("the request took longer than {} ms", request_timeout.as_millis()))
 }
 
 /// What the table does not have: no such route, or not with this method.

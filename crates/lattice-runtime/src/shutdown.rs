@@ -1,5 +1,6 @@
 //! Ends the process in order when the system, or a person, asks for it.
 
+use std::future::Future;
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal as listen};
@@ -29,6 +30,20 @@ pub fn signal() -> io::Result<CancellationToken> {
     Ok(token)
 }
 
+/// Ends with the first SIGINT, SIGTERM or SIGHUP, which end the process by themselves no more from here on: for a command
+/// that has something to put back before. Call it inside the runtime.
+pub fn requested() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = next(&mut interrupt, &mut terminate) => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}
+
 async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
     tokio::select! {
         _ = interrupt.recv() => "SIGINT",
@@ -41,11 +56,24 @@ mod tests {
     use std::process::Command;
     use std::time::Duration;
 
-    #[tokio::test]
-    async fn the_first_signal_cancels_the_token() {
-        let token = super::signal().unwrap();
+    const SOON: Duration = Duration::from_secs(30);
+
+    fn kill(signal: &str) {
         let pid = std::process::id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        tokio::time::timeout(Duration::from_secs(30), token.cancelled()).await.unwrap();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    // One test: the process that runs them all takes a second signal for its end.
+    #[tokio::test]
+    async fn signals_are_told_and_the_first_cancels_the_token() {
+        for signal in ["-INT", "-TERM", "-HUP"] {
+            let stop = super::requested().unwrap();
+            kill(signal);
+            tokio::time::timeout(SOON, stop).await.unwrap();
+        }
+        let token = super::signal().unwrap();
+        assert!(!token.is_cancelled());
+        kill("-TERM");
+        tokio::time::timeout(SOON, token.cancelled()).await.unwrap();
     }
 }

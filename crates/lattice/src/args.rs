@@ -1,20 +1,24 @@
 //! What can be typed after `lattice`, and which part of the crate does it.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use lattice_core::model::NodeId;
 use lattice_runtime::config::ConfigArgs;
 
 use crate::cli::{
-    Connection, Failure, Format, Output, check, cluster, compact, doctor, files, finish, keygen, kv, proof,
-    top, watch,
+    Connection, Failure, Format, Output, URL_DEFAULT, check, cluster, compact, doctor, files, finish, keygen,
+    kv, proof, top, watch,
 };
 use crate::{demo, node};
+
+const URL: &str = "LATTICE_URL";
+const CA: &str = "LATTICE_CA";
 
 /// A replicated key-value state store that heals itself.
 #[derive(Debug, Parser)]
@@ -39,19 +43,21 @@ pub struct Cli {
     command: Command,
 }
 
-/// Which node is asked, where one is, and how the answer looks.
+/// Which node is asked, where one is, and how the answer looks. What the variables hold is looked at by the commands that
+/// ask a node: the others have no use for it, and must not fail for it.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
 pub struct Global {
     /// The node to ask: its gateway's base URL, which may have a path
-    #[arg(long, global = true, env = "LATTICE_URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
+    #[arg(long, global = true, env = URL, default_value = URL_DEFAULT)]
+    url: OsString,
     /// The token to ask with, when the node wants one; other users of this host see it in the list of processes, unless
     /// it comes from the environment
     #[arg(long, global = true, env = "LATTICE_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    token: Option<OsString>,
     /// PEM file of the authorities that vouch for the node's certificate, when it serves TLS [default: the system's]
-    #[arg(long, global = true, env = "LATTICE_CA", value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[arg(long, global = true, env = CA, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    ca: Option<OsString>,
     /// Tables for people, or JSON for programs
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -126,7 +132,7 @@ An existing key is never overwritten: its public half is printed again.")]
         /// The most entries to list, at least 1
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
-        /// Go on where a list ended: what its last line names, and `next` of its JSON
+        /// Go on where a list ended: what it said at its end, and `next` of its JSON
         #[arg(long)]
         cursor: Option<String>,
     },
@@ -140,7 +146,7 @@ An existing key is never overwritten: its public half is printed again.")]
         #[arg(default_value = "")]
         prefix: String,
         /// Go on after this change: the id that JSON output shows, and a watch that ends
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         since: Option<String>,
     },
     /// Prove that a key is there, or is not, under a seal that the node signed; prints JSON
@@ -427,10 +433,17 @@ fn ask(global: Global, command: impl AsyncFnOnce(Connection, Output) -> Result<(
         Err(error) => return finish(Err(Failure::refused(format!("start: {error}"))), out),
     };
     let done = runtime.block_on(async {
-        let node = Connection::open(&global.url, global.token.as_deref(), global.ca.as_deref())?;
+        let url = if is_unset(URL, &global.url) { OsStr::new(URL_DEFAULT) } else { &global.url };
+        let ca = global.ca.as_deref().filter(|ca| !is_unset(CA, ca));
+        let node = Connection::open(url, global.token.as_deref(), ca)?;
         command(node, out).await
     });
     finish(done, out)
+}
+
+/// Whether a value is only what an empty variable left: such a one was not filled in.
+fn is_unset(variable: &str, value: &OsStr) -> bool {
+    value.is_empty() && env::var_os(variable).is_some_and(|value| value.is_empty())
 }
 
 #[cfg(test)]

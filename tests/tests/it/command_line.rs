@@ -105,6 +105,64 @@ async fn every_command_answers_people_and_programs() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_failure_but_half_a_backup_is() {
+    let cluster = Cluster::new(&[P2p::Disabled]);
+    let _nodes = cluster.start().await;
+    let url = cluster.members[0].client.url.clone();
+    cluster.members[0].client.put("greeting", "hello").await.unwrap();
+    for (args, status) in [(&["list"][..], 0), (&["--output", "json", "status"], 0), (&["backup", "-"], 3)] {
+        let mut command = Command::new(binary_path("lattice"));
+        command.args(["--url", &url]).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let run = move || {
+            let mut child = command.spawn().expect("the binary");
+            drop(child.stdout.take());
+            child.wait_with_output().expect("it ends")
+        };
+        let ended = tokio::task::spawn_blocking(run).await.expect("no panic");
+        assert_eq!(ended.status.code(), Some(status), "{args:?}: {}", text(&ended.stderr));
+        assert_eq!(ended.stderr.is_empty(), status == 0, "{args:?}: {}", text(&ended.stderr));
+    }
+}
+
+#[test]
+fn variables_matter_to_the_commands_that_ask_a_node_and_empty_ones_to_nobody() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str], variables: &[(&str, &[u8])]| {
+        let variables = variables.iter().map(|(name, value)| (name, OsStr::from_bytes(value)));
+        let mut command = Command::new(binary_path("lattice"));
+        command.args(args).envs(variables).stdin(Stdio::null()).current_dir(folder.path());
+        command.output().expect("the binary")
+    };
+    let (garbage, empty) = (&b"\xff"[..], &b""[..]);
+    for value in [garbage, empty] {
+        let variables = [("LATTICE_URL", value), ("LATTICE_TOKEN", value), ("LATTICE_CA", value)];
+        let made = run(&["keygen"], &variables);
+        assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    }
+    for (args, variables, status, said) in [
+        (&["get", "a"][..], &[("LATTICE_URL", garbage)][..], 2, "the variable LATTICE_URL"),
+        (&["get", "a"], &[("LATTICE_TOKEN", garbage)], 2, "the variable LATTICE_TOKEN"),
+        (
+            &["--url", "http://127.0.0.1:1", "get", "a"],
+            &[("LATTICE_CA", empty)],
+            3,
+            "whether a node runs there",
+        ),
+        (&["--url", "", "get", "a"], &[], 2, "is not a base URL"),
+        (&["--url", "http://127.0.0.1:65536", "get", "a"], &[], 2, "is not a base URL"),
+        (&["watch", "--since", ""], &[], 2, "--since"),
+    ] {
+        let refused = run(args, variables);
+        assert_eq!(refused.status.code(), Some(status), "{args:?}: {}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains(said), "{args:?}: {}", text(&refused.stderr));
+    }
+}
+
+#[tokio::test]
 async fn whoever_follows_events_is_told_when_the_node_goes() {
     let cluster = Cluster::new(&[P2p::Connected]);
     for graceful in [true, false] {

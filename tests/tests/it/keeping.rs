@@ -1,6 +1,7 @@
 //! What leaves a node to be kept or shown elsewhere, on the command line and over REST: changes, proofs, backups.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
 use lattice_tests::cluster::{Cluster, P2p, Process, binary_path};
@@ -150,6 +151,20 @@ async fn a_backup_goes_where_it_is_told_to_and_takes_the_place_of_nothing_but_fi
     assert_eq!(saved.status.code(), Some(0), "{}", text(&saved.stderr));
     assert!(fs::symlink_metadata(path("link")).unwrap().is_symlink());
     assert_eq!(fs::read(path("there")).unwrap().len(), over_rest.len());
+
+    fs::write(path("new.part"), "notes").unwrap();
+    let saved = lattice(&["--url", url, "backup", &path("new")]).await;
+    assert_eq!(saved.status.code(), Some(0), "{}", text(&saved.stderr));
+    assert_eq!(fs::read(path("new.part")).unwrap(), b"notes", "a backup touches no other file");
+    assert_eq!(
+        fs::metadata(path("new")).unwrap().permissions().mode() & 0o777,
+        0o600,
+        "it holds every value"
+    );
+    let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(names, ["link", "new", "new.part", "there"], "no draft is left");
 
     let full = lattice(&["--url", url, "backup", "/dev/full"]).await;
     assert_eq!(full.status.code(), Some(3), "{}", text(&full.stderr));

@@ -33,12 +33,13 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 /// The page that asks for a token.
 const ASKING: &str = include_str!("token.html");
 
-/// What that page may load: its own script, which is part of it, and what that script fetched. Written once.
+/// What that page may load: its own script, which is part of it, what that script fetched, and the look of the
+/// dashboard, which is there without a token. Written once.
 static ASKING_POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     let script = ASKING.split_once("<script>")?.1.split_once("</script>")?.0;
     let digest = json::base64(Digest::of(&[script.as_bytes()]).as_bytes());
     let policy = format!(
-        "default-src 'none'; connect-src 'self'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline' blob:; \
+        "default-src 'none'; connect-src 'self'; script-src 'sha256-{digest}' blob:; style-src 'self' 'unsafe-inline' blob:; \
          img-src 'self' data:; font-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
     );
     HeaderValue::try_from(policy).ok()

@@ -25,6 +25,9 @@ use crate::query::Query;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Follows what the log says.
+///
+/// The answer is a stream that does not end: to try it here shows nothing of it. In a terminal:
+/// `curl -N localhost:8080/api/lattice/events`
 #[utoipa::path(
     get,
     path = "/api/lattice/events",

@@ -1,6 +1,7 @@
 //! Keys and values: `/v1/kv` and `/v1/batch`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -28,6 +29,13 @@ use crate::query::Query;
 
 const LATTICE_VERSION: HeaderName = HeaderName::from_static("lattice-version");
 const LATTICE_EXPIRES: HeaderName = HeaderName::from_static("lattice-expires");
+
+/// What the store says, too, of a key that it has not.
+pub(crate) const ABSENT: &str = "key is absent";
+
+/// The longest wait that a read is told. Clocks of nodes agree to seconds: a version from further ahead than this is of
+/// one that was wrong, or made up, and who waits for its time would wait for ever.
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 const OPERATIONS_MAX: usize = 1_000;
 /// Keys and values together.
@@ -58,10 +66,9 @@ pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result
         wire::GetRequest { key: key.into_bytes(), version_min: version_min.as_ref().map(Into::into) };
     let refused = |status: Status| {
         let problem = Sibling::KeyValue.problem(&status);
-        // What lies further ahead than clocks may differ is not here before that.
         let now = WallTime(app.clock.wall_ms()) + app.settings.max_clock_drift;
-        let ahead = version_min.as_ref().map(|least| least.hlc.wall().since(now));
-        match ahead.filter(|ahead| !ahead.is_zero() && problem.kind() == Kind::Unavailable) {
+        let ahead = version_min.as_ref().and_then(|least| ahead(least, now));
+        match ahead.filter(|_| problem.kind() == Kind::Unavailable) {
             Some(ahead) => problem.retry_after(ahead),
             None => problem,
         }
@@ -70,7 +77,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result
     let entry = answer.into_inner().entry.ok_or_else(|| nonsense("an entry"))?;
     let version = version_of(entry.version)?;
     let Some(entry::Content::Value(value)) = entry.content else {
-        return Err(Problem::new(Kind::KeyNotFound, "the key has no value"));
+        return Err(Problem::new(Kind::KeyNotFound, ABSENT));
     };
 
     if !expected.holds(&version) {
@@ -97,7 +104,10 @@ pub(super) async fn get(State(app): State<Arc<App>>, request: Request) -> Result
         ("If-Match" = Option<String>, Header, description = "Only when the key has this version, in quotes (as `ETag`)"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only when the key is absent"),
     ),
-    request_body(content = json::Binary, content_type = "application/octet-stream", description = "The value, at most 1 MiB"),
+    request_body(
+        content((json::Binary = "application/octet-stream"), (String = "text/plain")),
+        description = "The value, at most 1 MiB: the bytes as they are, whatever content type they are said to have",
+    ),
     responses((status = 200, description = "Written, and durable on this node", body = json::Written, headers(("ETag" = String, description = "The version in quotes"), ("Lattice-Version" = String, description = "The version bare"), ("Lattice-Expires" = Option<String>, description = "When the key expires, if it does")))),
 )]
 pub(super) async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
@@ -271,6 +281,12 @@ fn parse(index: usize, operation: Operation) -> Result<(wire::Operation, usize),
     }
 }
 
+/// How long a version cannot be here yet, as it is of a time after `now`; `None` when it can.
+fn ahead(version: &Version, now: WallTime) -> Option<Duration> {
+    let ahead = version.hlc.wall().since(now);
+    (!ahead.is_zero()).then(|| ahead.min(RETRY_AFTER_MAX))
+}
+
 fn versioned(version: &Version, expires_ms: Option<u64>) -> Result<HeaderMap, Problem> {
     let mut headers = HeaderMap::new();
     headers.insert(header::ETAG, conditions::etag(version));
@@ -292,7 +308,26 @@ fn nonsense(what: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use lattice_core::model::{Hlc, NodeId};
+
     use super::*;
+
+    #[test]
+    fn a_version_of_a_later_time_is_waited_for_an_hour_at_most() {
+        let now = WallTime(1_700_000_000_000);
+        let version = |hlc| Version { hlc, writer: NodeId([7; 32]) };
+        for (wall_ms, wait_ms) in [
+            (0, None),
+            (now.0, None),
+            (now.0 + 5, Some(5)),
+            (now.0 + 3_600_000, Some(3_600_000)),
+            (now.0 + 3_600_001, Some(3_600_000)),
+        ] {
+            let wait = ahead(&version(Hlc::at(WallTime(wall_ms))), now);
+            assert_eq!(wait, wait_ms.map(Duration::from_millis), "{wall_ms}");
+        }
+        assert_eq!(ahead(&version(Hlc(u64::MAX)), now), Some(RETRY_AFTER_MAX));
+    }
 
     #[test]
     fn batches_are_parsed() {

@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use self::docs::ask_for_token;
+pub(crate) use self::kv::ABSENT;
 use crate::app::App;
 
 /// All routes, ready to be called. What is not in [`crate::access::ROWS`] never gets here.

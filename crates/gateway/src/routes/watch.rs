@@ -20,9 +20,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status, Streaming};
 
 use crate::app::App;
+use crate::conditions;
 use crate::json;
 use crate::problem::{Kind, Problem, Sibling};
-use crate::query::Query;
+use crate::query::{self, Query};
 
 /// Proxies cut connections on which nothing is said.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -32,25 +33,24 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const LATTICE_WATCH_SINCE: HeaderName = HeaderName::from_static("lattice-watch-since");
 
 /// Follows changes in the order in which this node commits them.
+///
+/// The answer is a stream that does not end: to try it here shows nothing of it. In a terminal:
+/// `curl -N 'localhost:8080/v1/watch?prefix=col'`
 #[utoipa::path(
     get,
     path = "/v1/watch",
     tag = "keys",
     params(
         ("prefix" = Option<String>, Query, max_length = 1024, description = "Only keys that begin so"),
-        ("since" = Option<String>, Query, description = "Go on after the event with this id"),
-        ("Last-Event-ID" = Option<String>, Header, description = "As `since`, which it beats"),
+        ("since" = Option<String>, Query, description = "Go on after the event with this id; the watch begins now when it is left out, and is refused when it is empty"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Like `since`; where both are given, this header counts and `since` does not"),
     ),
     responses((status = 200, description = "Server-sent events whose data is a change", body = json::Change, content_type = "text/event-stream", headers(("Lattice-Watch-Since" = String, description = "The id that the watch begins after")))),
 )]
 pub(super) async fn watch(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let query = Query::parse(request.uri(), &["prefix", "since"])?;
     let prefix = query.key_part("prefix")?;
-    let since = match last_event_id(request.headers())? {
-        // It is the newer one: the address stays as it was.
-        Some(last) => last,
-        None => query.text("since").unwrap_or_default().to_owned(),
-    };
+    let since = since(&query, request.headers())?.unwrap_or_default();
     let place = app.admit_stream()?;
     let mut watching =
         Watching { app, prefix, since, source: None, reconnect: Reconnect::new(), _place: place };
@@ -72,17 +72,28 @@ pub(super) async fn watch(State(app): State<Arc<App>>, request: Request) -> Resu
     Ok((headers, events).into_response())
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
-    let text =
-        value.to_str().map_err(|_| Problem::new(Kind::HeaderInvalid, "Last-Event-ID must be ASCII"))?;
-    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+/// The id to go on after; `None` to begin now.
+///
+/// One that is empty is refused: it comes from a script that has lost its id, and to begin now would lose the changes
+/// since then, too. Event sources send no header before they have an id.
+fn since(query: &Query, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    const EMPTY: &str = "is empty: it takes the id of an event, and is left out to begin now";
+    let asked = query.text("since");
+    if asked == Some("") {
+        return Err(query::refused("since", EMPTY));
+    }
+    let last = conditions::single(headers, &LAST_EVENT_ID)?;
+    if last == Some("") {
+        return Err(Problem::new(Kind::HeaderInvalid, format!("{LAST_EVENT_ID} {EMPTY}")));
+    }
+    // The header is the newer one: the address stays as it was.
+    Ok(last.or(asked).map(str::to_owned))
 }
 
 struct Watching {
     app: Arc<App>,
     prefix: Bytes,
-    /// What was passed on last.
+    /// What was passed on last; empty before there is any, which is to begin now.
     since: String,
     /// Empty while the store is away.
     source: Option<Streaming<wire::WatchResponse>>,

@@ -129,7 +129,19 @@ async fn a_browser_without_a_token_is_asked_for_one() {
     assert!(asked.header("www-authenticate").unwrap().starts_with("Bearer"));
     let policy = asked.header("content-security-policy").unwrap();
     assert!(policy.contains("script-src 'sha256-") && !policy.contains("script-src 'unsafe"), "{policy}");
-    let text = String::from_utf8(asked.body).unwrap();
+    let text = std::str::from_utf8(&asked.body).unwrap();
+    // It fits a phone, and looks like the dashboard, by what nobody needs a token for.
+    assert!(text.contains("<meta name=\"viewport\" content=\"width=device-width"), "{text}");
+    let look = text.split("<link rel=\"stylesheet\" href=\"").nth(1).unwrap().split('"').next().unwrap();
+    let style = send(node.address, "GET", &format!("/{look}"), &[], b"").await;
+    assert_eq!(
+        (style.status, style.header("content-type")),
+        (200, Some("text/css; charset=utf-8")),
+        "{look}"
+    );
+    let styles = policy.split("; ").find_map(|rule| rule.strip_prefix("style-src "));
+    assert!(styles.unwrap().split(' ').any(|source| source == "'self'"), "{policy}");
+    assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("href=\"//"), "{text}");
     // What it loads is there for who has a token, and for nobody else.
     let parts: Vec<String> = text
         .split("part(\"")

@@ -36,6 +36,8 @@ type Answer<T> = Result<Response<T>, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub const PEER: [u8; 32] = [9; 32];
+/// What the store says of a disk that is full.
+pub const DISK_FULL: &str = "the disk is full: 63 MiB are free, writes go on from 96 MiB";
 /// Every entry with a time to live expires then.
 pub const EXPIRES_MS: u64 = 1_700_000_000_007;
 
@@ -160,10 +162,11 @@ impl Store {
             return Ok(());
         }
         let mut also = tonic::metadata::MetadataMap::new();
+        let mut message = "condition: key is absent".to_owned();
         if let Some(version) = found.and_then(|version| Version::try_from(version).ok()) {
             also.insert(lattice_proto::metadata::VERSION, version.to_string().parse().unwrap());
+            message = format!("condition: key is at version {version}");
         }
-        let message = "the key has another version here";
         Err(Status::with_metadata(tonic::Code::FailedPrecondition, message, also))
     }
 
@@ -172,7 +175,7 @@ impl Store {
             b"damaged" => Err(Status::data_loss("the entry was found damaged")),
             b"broken" => Err(Status::internal("a secret of the store")),
             b"full" => Err(Status::resource_exhausted("too many writes wait")),
-            b"disk" => Err(reason::with(Status::resource_exhausted("the disk is full"), reason::DISK_FULL)),
+            b"disk" => Err(reason::with(Status::resource_exhausted(DISK_FULL), reason::DISK_FULL)),
             b"waits" => {
                 self.begun.notify_one();
                 self.go.notified().await;
@@ -231,7 +234,9 @@ impl KeyValue for Store {
         let mut done = kv::RestoreResponse::default();
         while let Some(piece) = sent.message().await? {
             if piece.data.starts_with(b"bad") {
-                return Err(Status::invalid_argument("the backup is damaged at byte 0 (frame 0)"));
+                let what = "the backup is damaged at byte 0 (frame 0): is no backup of lattice; the 0 entries before it \
+                            are restored";
+                return Err(Status::invalid_argument(what));
             }
             done.entries += piece.data.len() as u64;
             done.cluster = if piece.any_cluster { "any".into() } else { "ours".into() };
@@ -249,7 +254,7 @@ impl KeyValue for Store {
                 return Err(Status::unavailable("this node has an older version"));
             }
         }
-        let entry = entry.ok_or_else(|| Status::not_found("no such key"))?;
+        let entry = entry.ok_or_else(|| Status::not_found("key is absent"))?;
         Ok(Response::new(kv::GetResponse { entry: Some(entry) }))
     }
 
@@ -351,7 +356,7 @@ impl StateStore for Store {
     }
 
     async fn writable(&self, _: Request<store::WritableRequest>) -> Answer<store::WritableResponse> {
-        Ok(Response::new(store::WritableResponse { problem: "the disk is full".to_owned() }))
+        Ok(Response::new(store::WritableResponse { problem: DISK_FULL.to_owned() }))
     }
 
     /// One piece an entry; the key `cut` ends the stream with an error.
@@ -505,7 +510,8 @@ impl SyncCoordinator for Coordinator {
     ) -> Answer<coordinator::ReconcileResponse> {
         let node = request.into_inner().node;
         if !node.is_empty() && node != PEER[..] {
-            return Err(Status::not_found("no such peer"));
+            let node = hex::encode(&node);
+            return Err(Status::not_found(format!("{node} is not a known peer: add it to the trusted keys")));
         }
         let ids = self.trusted.lock().unwrap().iter().map(|_| "heal-1".to_owned()).collect();
         Ok(Response::new(coordinator::ReconcileResponse { ids }))

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Connection, get, put, send};
+use crate::client::{Answer, Connection, get, put, send};
 use crate::fakes::Node;
 
 #[tokio::test]
@@ -72,6 +72,44 @@ async fn an_id_that_is_too_old_is_gone_and_says_where_to_begin() {
     assert_eq!(gone.json()["since"], "id-9");
     gone.problem(410, "gone");
     get(node.address, "/v1/watch?from=1").await.problem(400, "parameter-invalid");
+    node.stop().await;
+}
+
+/// What a watch is answered that is refused; of one that is not, nothing is read, as it does not end.
+async fn refused(node: &Node, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut connection = Connection::open(node.address).await;
+    connection.request("GET", path, headers, b"").await;
+    let mut answer = connection.head().await;
+    assert_eq!(answer.status, 400, "{path} {headers:?}");
+    connection.body("GET", &mut answer).await;
+    answer
+}
+
+#[tokio::test]
+async fn an_id_that_is_empty_is_refused_rather_than_taken_for_now() {
+    let node = Node::start().await;
+    let resumed = [("Last-Event-ID", "id-8")];
+    for (path, headers) in [
+        ("/v1/watch?since=", &[][..]),
+        ("/v1/watch?since", &[]),
+        ("/v1/watch?prefix=a&since=", &[]),
+        // What its event source sends later does not make the address right.
+        ("/v1/watch?since=", &resumed),
+    ] {
+        let told = refused(&node, path, headers).await.problem(400, "parameter-invalid");
+        assert!(told.starts_with("parameter since is empty") && told.contains("left out"), "{path}: {told}");
+    }
+    for path in ["/v1/watch", "/v1/watch?since=id-7"] {
+        for empty in ["", "  "] {
+            let headers = [("Last-Event-ID", empty)];
+            let told = refused(&node, path, &headers).await.problem(400, "header-invalid");
+            assert!(told.starts_with("last-event-id is empty"), "{path}: {told}");
+        }
+    }
+    let twice = [("Last-Event-ID", "id-7"), ("Last-Event-ID", "id-8")];
+    refused(&node, "/v1/watch", &twice).await.problem(400, "header-invalid");
+    let (head, _) = watch(&node, "/v1/watch", &[]).await;
+    assert!(head.contains("lattice-watch-since: id-0"), "{head}");
     node.stop().await;
 }
 

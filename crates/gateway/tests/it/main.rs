@@ -6,6 +6,7 @@ mod auth;
 mod client;
 mod control;
 mod dashboard;
+mod examples;
 mod fakes;
 mod files;
 mod grpc;

@@ -1,7 +1,7 @@
 use lattice_runtime::grpc::ServingStatus;
 
 use crate::client::{get, put, send};
-use crate::fakes::Node;
+use crate::fakes::{DISK_FULL, Node};
 
 #[tokio::test]
 async fn a_whole_node_is_ready() {
@@ -42,7 +42,7 @@ async fn a_store_that_cannot_write_is_not_ready() {
     let node = Node::start().await;
     node.fakes.store_health.set_service_status("lattice.kv.v1.KeyValue", ServingStatus::NotServing).await;
     let detail = get(node.address, "/readyz").await.problem(503, "not-ready");
-    assert_eq!(detail, "state-store: the disk is full");
+    assert_eq!(detail, format!("state-store: {DISK_FULL}"));
     node.fakes.store_health.set_service_status("lattice.kv.v1.KeyValue", ServingStatus::Serving).await;
     assert_eq!(get(node.address, "/readyz").await.status, 200);
     node.stop().await;

@@ -131,5 +131,19 @@ fn status(error: tonic::transport::Error) -> Status {
         }
         source = cause.source();
     }
-    Status::from_error(Box::new(error))
+    // The outer errors say what failed ("tcp connect error"), the innermost says why.
+    let why = innermost(&error).to_string();
+    let outer = Status::from_error(Box::new(error));
+    let mut status = Status::new(outer.code(), why);
+    status.set_source(Arc::new(outer));
+    status
+}
+
+/// The cause of an error that has no other cause below it.
+pub fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost
 }

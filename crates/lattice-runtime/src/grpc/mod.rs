@@ -17,7 +17,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use channel::Channel;
+pub use channel::{Channel, innermost};
 pub use health::{
     HealthReporter, ReflectionError, ServingStatus, health, healthcheck, healthcheck_over_tls, reflection,
 };

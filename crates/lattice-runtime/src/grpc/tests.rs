@@ -286,6 +286,16 @@ async fn a_slow_reader_holds_up_its_own_stream_in_memory() {
 }
 
 #[tokio::test]
+async fn a_service_that_is_not_there_is_told_with_the_reason() {
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let channel = Channel::connect(&Listen::Tcp(free));
+    let status = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("refused"), "{status:?}");
+    assert!(std::error::Error::source(&status).is_some(), "which is how it is told from an answer");
+}
+
+#[tokio::test]
 async fn calls_beyond_the_limit_are_refused_until_others_end() {
     let form = in_memory_form();
     let mut watches = Vec::new();

@@ -1,5 +1,6 @@
 //! A connection to a node's gateway.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use gateway::problem::{Kind, Sibling};
 use lattice_proto::coordinator::v1::sync_coordinator_client::SyncCoordinatorClient;
 use lattice_proto::kv::v1::key_value_client::KeyValueClient;
-use lattice_runtime::grpc::MESSAGE_BYTES_MAX;
+use lattice_runtime::grpc::{MESSAGE_BYTES_MAX, innermost};
 use lattice_runtime::{duration, files};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -17,6 +18,8 @@ use tonic::{Code, Request, Status};
 
 use super::output::Failure;
 
+/// Where a node is asked, unless it is said otherwise.
+pub(crate) const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 /// How long one answer may take; watches have no such limit.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -61,19 +64,22 @@ impl Connection {
     ///
     /// # Errors
     /// A usage failure when `url` is not a base URL, `token` cannot be sent in a header, or `ca` cannot be used.
-    pub(crate) fn open(url: &str, token: Option<&str>, ca: Option<&Path>) -> Result<Self, Failure> {
-        let origin = origin(url).ok_or_else(|| {
+    pub(crate) fn open(url: &OsStr, token: Option<&OsStr>, ca: Option<&OsStr>) -> Result<Self, Failure> {
+        let (url, origin) = url.to_str().and_then(|url| Some((url, origin(url)?))).ok_or_else(|| {
             Failure::usage(format!(
-                "--url {url:?} is not a base URL: right would be http://127.0.0.1:8080, or with a path and \
-                 nothing after it"
+                "--url, or the variable LATTICE_URL: {} is not a base URL: right would be {URL_DEFAULT}, or with a path \
+                 and nothing after it",
+                without_credentials(&url.to_string_lossy())
             ))
         })?;
         // Empty is what a variable that was not filled in leaves.
         let authorization = match token.filter(|token| !token.is_empty()) {
             None => None,
             Some(token) => {
-                let mut value = MetadataValue::from_str(&format!("Bearer {token}")).map_err(|_| {
-                    Failure::usage("--token holds characters that a header cannot carry".to_owned())
+                let value = token.to_str().and_then(|token| format!("Bearer {token}").parse().ok());
+                let mut value: MetadataValue<Ascii> = value.ok_or_else(|| {
+                    let holds = "holds characters that a header cannot carry";
+                    Failure::usage(format!("--token, or the variable LATTICE_TOKEN, {holds}"))
                 })?;
                 value.set_sensitive(true);
                 Some(value)
@@ -84,7 +90,7 @@ impl Connection {
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_ANSWERED_WITHIN);
         // Authorities that cannot be used are told of, whether they are needed or not.
-        let trust = trust(ca)?;
+        let trust = trust(ca.map(Path::new))?;
         if origin.scheme_str() == Some("https") {
             endpoint = endpoint.tls_config(trust).map_err(|error| {
                 Failure::usage(format!("cannot check the node's certificate: {}", innermost(&error)))
@@ -150,16 +156,23 @@ impl Connection {
         // What comes with an error below it is no answer of the node.
         if std::error::Error::source(status).is_some() {
             let cause = root_cause(status);
+            let tls = self.origin.scheme_str() == Some("https");
             return match status.code() {
                 Code::Unavailable => {
-                    let what_to_do = what_to_do(self.origin.scheme_str() == Some("https"), &cause);
+                    let what_to_do = what_to_do(tls, &cause);
                     Failure::of_node(Kind::Unavailable, format!("{}: {cause}: {what_to_do}", self.url))
                 }
                 Code::Cancelled | Code::DeadlineExceeded => {
                     let within = duration::print(ANSWER_WITHIN);
                     Failure::of_node(Kind::Timeout, format!("{}: did not answer within {within}", self.url))
                 }
-                _ => Failure::of_node(Kind::Unavailable, format!("{}: {cause}", self.url)),
+                _ if tls => Failure::of_node(Kind::Unavailable, format!("{}: {cause}", self.url)),
+                // So does a server of TLS end what it does not understand.
+                _ => {
+                    let what_to_do =
+                        "see whether the node still runs; if it serves TLS there, ask at https://";
+                    Failure::of_node(Kind::Unavailable, format!("{}: {cause}: {what_to_do}", self.url))
+                }
             };
         }
         let said = status.message();
@@ -204,25 +217,30 @@ fn trust(ca: Option<&Path>) -> Result<ClientTlsConfig, Failure> {
 /// The base URL to put the path of a call after: a path without a slash at its end, and no query.
 fn origin(url: &str) -> Option<Uri> {
     let uri = Uri::from_str(url.trim_end_matches('/')).ok()?;
-    let is_base =
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none();
+    let authority = uri.authority()?;
+    // `Uri` takes any port, and names none when it is none.
+    let port = authority.as_str().strip_prefix(authority.host())?;
+    let is_base = matches!(uri.scheme_str(), Some("http" | "https"))
+        && !authority.host().is_empty()
+        && (port.is_empty() || authority.port_u16().is_some_and(|port| port != 0))
+        && uri.query().is_none();
     (is_base && !url.contains('#')).then_some(uri)
+}
+
+/// A URL as it may be shown: what stands before an `@` may be a password.
+fn without_credentials(url: &str) -> String {
+    match url.rsplit_once('@') {
+        None => format!("{url:?}"),
+        Some((_, rest)) => format!("..@{rest} (tokens go into LATTICE_TOKEN)"),
+    }
 }
 
 /// The innermost error of a status: `tonic` says "transport error" and keeps the reason below it.
 fn root_cause(status: &Status) -> String {
     match std::error::Error::source(status) {
-        Some(cause) => innermost(cause),
+        Some(cause) => innermost(cause).to_string(),
         None => status.message().to_owned(),
     }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]
@@ -233,11 +251,13 @@ mod tests {
     async fn authorities_that_cannot_be_used_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
-        let open = || format!("{:?}", Connection::open("https://node", None, Some(&path)).unwrap_err());
+        let ca = Some(path.as_os_str());
+        let open = || format!("{:?}", Connection::open(OsStr::new("https://node"), None, ca).unwrap_err());
         assert!(open().contains("cannot be read"), "{}", open());
         std::fs::write(&path, "no PEM").unwrap();
         assert!(open().contains("is not a PEM file with certificates"), "{}", open());
-        assert!(Connection::open("http://node", None, Some(&path)).is_err(), "also where none are needed");
+        let plain = Connection::open(OsStr::new("http://node"), None, ca);
+        assert!(plain.is_err(), "also where none are needed");
     }
 
     #[test]
@@ -251,8 +271,32 @@ mod tests {
         ] {
             assert_eq!(origin(url).map(|uri| uri.path().to_owned()).as_deref(), Some(path), "{url}");
         }
-        for url in ["node:8080", "ftp://node", "http://", "/path", "http://node/?a=b", "http://node/#a", ""] {
+        for url in [
+            "node:8080",
+            "ftp://node",
+            "http://",
+            "/path",
+            "http://node/?a=b",
+            "http://node/#a",
+            "",
+            "http://node:65536",
+            "http://node:0",
+            "http://node:abc",
+            "http://node:",
+            "http://[::1]:-1",
+            "http://user:password@node:8080",
+        ] {
             assert_eq!(origin(url), None, "{url}");
         }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        let refused = Connection::open(OsStr::new("http://user:pass@word@node"), None, None).unwrap_err();
+        let refused = refused.to_string();
+        assert!(
+            !refused.contains("pass") && !refused.contains("word@") && refused.contains("@node"),
+            "{refused}"
+        );
     }
 }

@@ -81,8 +81,9 @@ fn diagnose(status: &StatusResponse, unsealed: Option<&str>, heal: Option<&Heal>
     let mut findings = Vec::new();
     let mut find = |level, what: String, advice| findings.push(Finding { level, what, advice });
     if !status.store_error.is_empty() {
-        let advice = "see \"When it does not write\" in docs/operations.md, and the store's log";
-        find(Level::Bad, format!("the store: {}", status.store_error), advice);
+        let advice = "see whether state-store runs, and its log for what stopped it; as long as it is away nothing is read, \
+                      written or healed here";
+        find(Level::Bad, format!("the store does not answer: {}", status.store_error), advice);
     }
     for missing in &status.missing {
         let said = match missing.service.as_str() {
@@ -91,7 +92,10 @@ fn diagnose(status: &StatusResponse, unsealed: Option<&str>, heal: Option<&Heal>
             _ => false,
         };
         if !said {
-            let advice = "see \"When it does not write\" in docs/operations.md, and the log of that service";
+            let advice = match missing.service.as_str() {
+                "state-store" => "see \"When it does not write\" in docs/operations.md, and the store's log",
+                _ => "see whether that service runs, and its log",
+            };
             find(Level::Bad, format!("{}: {}", missing.service, missing.reason), advice);
         }
     }
@@ -257,7 +261,11 @@ mod tests {
     fn each_trouble_is_found_with_its_level() {
         type Break = fn(&mut StatusResponse);
         let cases: &[(Break, Level, &str)] = &[
-            (|status| status.store_error = "is away".into(), Level::Bad, "the store: is away"),
+            (
+                |status| status.store_error = "is away".into(),
+                Level::Bad,
+                "the store does not answer: is away",
+            ),
             (
                 |status| {
                     status

@@ -1,9 +1,10 @@
 //! `lattice backup` and `lattice restore`.
 //!
-//! A backup takes the place of a file once it is whole. What is no file (a device, a fifo, standard output) is written to as
-//! it comes: it cannot be replaced, and who reads it finds by the trailer whether it is whole.
+//! A backup takes the place of a file once it is whole; until then it is a draft beside it, with a name of its own that
+//! nobody else has, and is removed when the backup fails or is interrupted. What is no file (a device, a fifo, standard
+//! output) is written to as it comes: it cannot be replaced, and who reads it finds by the trailer whether it is whole.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal as _, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use gateway::json::Restored;
 use gateway::problem::Kind;
 use lattice_proto::codec::{BackupHeader, BackupItem, BackupReader};
 use lattice_proto::kv::v1::{BackupRequest, BackupResponse, RestoreRequest, RestoreResponse};
+use lattice_runtime::shutdown;
 use serde_json::json;
 use tonic::{Code, Request, Status, Streaming};
 
@@ -36,10 +38,7 @@ pub(crate) fn is_standard(file: &Path) -> bool {
 enum Target {
     Stdout,
     /// A file, which is there as it was until the draft beside it is whole.
-    File {
-        file: PathBuf,
-        draft: PathBuf,
-    },
+    File(PathBuf),
     /// What exists and is no file.
     Special(PathBuf),
 }
@@ -57,26 +56,19 @@ impl Target {
         }
         match fs::metadata(file) {
             Ok(metadata) if metadata.is_dir() => {
-                Err(Failure::usage(format!("{}: is a folder: name a file in it", file.display())))
+                Err(Failure::refused(format!("{}: is a folder: name a file in it", file.display())))
             }
             Ok(metadata) if metadata.is_file() => {
-                let file = file.canonicalize().map_err(|error| at(file, &error))?;
-                Ok(Self::File { draft: draft_of(&file)?, file })
+                Ok(Self::File(file.canonicalize().map_err(|error| at(file, &error))?))
             }
             Ok(_) => Ok(Self::Special(file.to_owned())),
             Err(error) if error.kind() == ErrorKind::NotFound => match fs::read_link(file) {
                 Ok(target) => Self::of(&file.parent().unwrap_or(Path::new("")).join(target)),
-                Err(_) => {
-                    let draft = draft_of(file)?;
-                    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-                    match folder.filter(|folder| !folder.is_dir()) {
-                        Some(folder) => {
-                            let why = "there is no such folder: make it first";
-                            Err(Failure::refused(format!("{}: {why}", folder.display())))
-                        }
-                        None => Ok(Self::File { file: file.to_owned(), draft }),
-                    }
+                Err(_) if !folder_of(file).is_dir() => {
+                    let why = "there is no such folder: make it first";
+                    Err(Failure::refused(format!("{}: {why}", folder_of(file).display())))
                 }
+                Err(_) => Ok(Self::File(file.to_owned())),
             },
             Err(error) => Err(at(file, &error)),
         }
@@ -105,14 +97,15 @@ pub(crate) async fn backup(node: Connection, out: Output, file: &Path) -> Result
                 OpenOptions::new().write(true).open(&special).map_err(|error| at(&special, &error))?;
             save(&node, pieces, &special, &mut opened).await?
         }
-        Target::File { file, draft } => match into_place(&node, pieces, &file, &draft).await {
-            Ok(saved) => saved,
-            Err(failure) => {
-                // What there is of it is of no use; why it is not whole matters more.
-                let _ = fs::remove_file(&draft);
-                return Err(failure);
+        Target::File(file) => {
+            let stop = shutdown::requested().map_err(|error| at(&file, &error))?;
+            tokio::select! {
+                saved = into_place(&node, pieces, &file) => saved?,
+                () = stop => {
+                    return Err(Failure::refused(format!("interrupted: {} is as it was before", file.display())));
+                }
             }
-        },
+        }
     };
     if out.is_json() {
         return out.json(&json!({
@@ -133,20 +126,22 @@ fn counted(entries: u64) -> String {
 
 type Saved = (BackupHeader, u64, u64);
 
-/// Writes the draft, and moves it into place.
+/// Writes a draft beside the file, and moves it into place. It is removed when this ends before that. A new file is the
+/// user's alone, as it holds every value; one that is replaced keeps its permissions.
 async fn into_place(
     node: &Connection,
     pieces: Streaming<BackupResponse>,
     file: &Path,
-    draft: &Path,
 ) -> Result<Saved, Failure> {
-    let mut disk = File::create(draft).map_err(|error| at(draft, &error))?;
-    if let Ok(replaced) = fs::metadata(file).as_ref().map(Metadata::permissions) {
-        disk.set_permissions(replaced).map_err(|error| at(draft, &error))?;
+    let failed = |error: io::Error| at(file, &error);
+    let mut draft =
+        tempfile::Builder::new().prefix(".lattice-backup-").tempfile_in(folder_of(file)).map_err(failed)?;
+    if let Ok(replaced) = fs::metadata(file) {
+        draft.as_file().set_permissions(replaced.permissions()).map_err(failed)?;
     }
-    let saved = save(node, pieces, draft, &mut disk).await?;
-    disk.sync_all().map_err(|error| at(draft, &error))?;
-    fs::rename(draft, file).map_err(|error| at(file, &error))?;
+    let saved = save(node, pieces, file, &mut draft).await?;
+    draft.as_file().sync_all().map_err(failed)?;
+    draft.persist(file).map_err(|error| failed(error.error))?;
     Ok(saved)
 }
 
@@ -329,13 +324,9 @@ impl Check {
     }
 }
 
-/// Beside the file, so that it can be moved into place.
-fn draft_of(file: &Path) -> Result<PathBuf, Failure> {
-    let name =
-        file.file_name().ok_or_else(|| Failure::usage(format!("{}: names no file", file.display())))?;
-    let mut draft = name.to_owned();
-    draft.push(".part");
-    Ok(file.with_file_name(draft))
+/// The folder that a file is in, or is to be.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn at(file: &Path, error: &io::Error) -> Failure {
@@ -352,8 +343,7 @@ mod tests {
     fn a_backup_replaces_files_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let file =
-            |name: &str| Target::File { file: root.join(name), draft: root.join(format!("{name}.part")) };
+        let file = |name: &str| Target::File(root.join(name));
         fs::write(root.join("there"), "before").unwrap();
         symlink("there", root.join("link")).unwrap();
         symlink("link", root.join("link-to-link")).unwrap();

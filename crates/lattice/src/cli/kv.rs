@@ -11,7 +11,7 @@ use lattice_proto::types::v1::{Entry, entry};
 use lattice_runtime::duration;
 
 use super::client::Connection;
-use super::output::{Failure, Output, time};
+use super::output::{Failure, Output, say, time};
 
 /// The most entries that one question asks for.
 const PAGE_MAX: u32 = 1_000;
@@ -108,12 +108,10 @@ pub(crate) async fn list(
         })
         .collect();
     out.table(&["KEY", "VALUE", "EXPIRES"], rows)?;
-    match json::cursor_text(&cursor) {
-        None => Ok(()),
-        Some(next) => {
-            out.line(&format!("({limit} shown, and there are more: --limit, or to go on --cursor {next})"))
-        }
+    if let Some(next) = json::cursor_text(&cursor) {
+        say(&format!("({limit} shown, and there are more: --limit, or to go on --cursor {next})"));
     }
+    Ok(())
 }
 
 /// How long a key may live.
@@ -125,6 +123,9 @@ pub(crate) fn parse_ttl(text: &str) -> Result<Duration, String> {
 
 /// The value on standard input, one byte more than allowed at most, so that the node refuses it by size.
 fn read_value() -> Result<Vec<u8>, Failure> {
+    if std::io::stdin().is_terminal() {
+        say("The value comes from this terminal (end with Ctrl-D)");
+    }
     let mut value = Vec::new();
     std::io::stdin()
         .lock()

@@ -18,5 +18,5 @@ pub(crate) mod proof;
 pub(crate) mod top;
 pub(crate) mod watch;
 
-pub(crate) use client::Connection;
+pub(crate) use client::{Connection, URL_DEFAULT};
 pub(crate) use output::{Failure, Format, Output, finish};

@@ -47,6 +47,8 @@ enum Cause {
     Usage,
     /// Anything else.
     Failed,
+    /// Who read the answer has seen enough of it: no failure, as `lattice list | head` is none.
+    Unread,
 }
 
 impl Failure {
@@ -105,6 +107,7 @@ impl Failure {
     fn exit_status(&self) -> u8 {
         match self.cause {
             _ if self.refused => 3,
+            Cause::Unread => 0,
             Cause::Untrue => 1,
             Cause::Usage => 2,
             Cause::Failed => 3,
@@ -122,7 +125,7 @@ impl Failure {
             Cause::Node(kind) => (kind.uri(), kind.title()),
             Cause::Untrue => ("/problems/untrue", "Not true"),
             Cause::Usage => ("/problems/usage", "Wrong usage"),
-            Cause::Failed => ("/problems/failed", "Refused or failed"),
+            Cause::Failed | Cause::Unread => ("/problems/failed", "Refused or failed"),
         };
         let mut problem = serde_json::json!({
             "type": kind, "title": title, "detail": self.message, "exit_status": self.exit_status(),
@@ -142,7 +145,11 @@ impl fmt::Display for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::refused(format!("write the answer: {error}"))
+        let cause = match error.kind() {
+            io::ErrorKind::BrokenPipe => Cause::Unread,
+            _ => Cause::Failed,
+        };
+        Self::new(cause, format!("write the answer: {error}"))
     }
 }
 
@@ -213,6 +220,7 @@ pub(super) fn say(text: &str) {
 pub(crate) fn finish(result: Result<(), Failure>, out: Output) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { cause: Cause::Unread, .. }) => ExitCode::SUCCESS,
         Err(failure) => {
             if out.is_json() && !failure.told {
                 // Standard output may be what failed.
@@ -277,6 +285,13 @@ mod tests {
     fn one_is_not_many() {
         assert_eq!(count(1, "entry", "entries"), "1 entry");
         assert_eq!(count(0, "entry", "entries"), "0 entries");
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is() {
+        for (kind, status) in [(io::ErrorKind::BrokenPipe, 0), (io::ErrorKind::StorageFull, 3)] {
+            assert_eq!(Failure::from(io::Error::from(kind)).exit_status(), status, "{kind}");
+        }
     }
 
     #[test]

@@ -106,8 +106,52 @@ fn checked(text: &[u8], expected: &Expected) -> Result<SealedProof, String> {
         .verify(signer, cluster.as_deref())
         .and_then(|()| sealed.answers(&key, epoch.map(Epoch)))
         .map_err(|error| error.to_string())?;
-    match gateway::proof_document(&wire) {
-        Some(same) if same == document => Ok(sealed),
-        Some(_) | None => Err("the file says something else than it proves".to_owned()),
+    let proven = gateway::proof_document(&wire).ok_or("the file is no proof: nothing can be read of it")?;
+    says(&document, &proven, "").map(|()| sealed)
+}
+
+/// Whether a document says what was proven, below the member `of`. It may say more: what later releases add.
+fn says(document: &Value, proven: &Value, of: &str) -> Result<(), String> {
+    let (Value::Object(document), Value::Object(proven)) = (document, proven) else {
+        let same = document == proven;
+        return same.then_some(()).ok_or_else(|| format!("{of} is not what the proof says: {proven}"));
+    };
+    proven.iter().try_for_each(|(name, proven)| {
+        let member = if of.is_empty() { name.clone() } else { format!("{of}.{name}") };
+        match document.get(name) {
+            Some(said) => says(said, proven, &member),
+            None => Err(format!("{member} is missing: the proof says {proven}")),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_may_say_more_than_is_proven_and_nothing_else() {
+        let proven = json!({ "key": "a", "entry": null, "seal": { "epoch": 7, "entries": 1 } });
+        for (document, refused) in [
+            (json!({ "key": "a", "entry": null, "seal": { "epoch": 7, "entries": 1 } }), None),
+            (
+                json!({ "key": "a", "entry": null, "seal": { "epoch": 7, "entries": 1, "more": 1 }, "new": 1 }),
+                None,
+            ),
+            (json!({ "key": "b", "entry": null, "seal": { "epoch": 7, "entries": 1 } }), Some("key is not")),
+            (json!({ "key": "a", "seal": { "epoch": 7, "entries": 1 } }), Some("entry is missing")),
+            (
+                json!({ "key": "a", "entry": null, "seal": { "epoch": 8, "entries": 1 } }),
+                Some("seal.epoch is not"),
+            ),
+            (json!({ "key": "a", "entry": null, "seal": { "epoch": 7 } }), Some("seal.entries is missing")),
+            (json!({ "key": "a", "entry": null, "seal": 7 }), Some("seal is not")),
+            (json!({ "key": "a", "entry": {}, "seal": { "epoch": 7, "entries": 1 } }), Some("entry is not")),
+            (json!([]), Some("is not")),
+        ] {
+            let said = says(&document, &proven, "").err();
+            assert_eq!(said.is_some(), refused.is_some(), "{document}: {said:?}");
+            assert!(said.unwrap_or_default().contains(refused.unwrap_or_default()), "{document}");
+        }
     }
 }

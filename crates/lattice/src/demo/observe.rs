@@ -29,7 +29,8 @@ pub(super) struct Observer {
 
 impl Observer {
     pub(super) fn new(url: &str) -> anyhow::Result<Self> {
-        let node = Connection::open(url, None, None).map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        let node =
+            Connection::open(url.as_ref(), None, None).map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
         Ok(Self { node, events: Arc::default() })
     }
 

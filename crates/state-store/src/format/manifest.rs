@@ -66,7 +66,10 @@ pub enum ManifestError {
         found: String,
     },
     /// The database was made by another engine.
-    #[error("store.engine: {expected:?}, but {path} was made by {found:?}")]
+    #[error(
+        "store.engine: {expected:?}, but {path} was made by {found:?}: set it to that, or move the store with lattice compact \
+         --engine {expected}"
+    )]
     Engine {
         /// The file.
         path: PathBuf,

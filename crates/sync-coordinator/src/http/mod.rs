@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use lattice_core::signed::{Signed, SignedAnnouncement};
 use lattice_proto::codec;
 use lattice_runtime::config;
+use lattice_runtime::grpc::innermost;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 
 /// The longest answer to a poll that is read.
@@ -205,9 +206,5 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, config::Error>
 
 /// The innermost reason, which is what says something: the outer ones repeat the URL.
 fn causes(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
+    innermost(error).to_string()
 }

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use lattice_proto::coordinator::v1::{HealsRequest, StatusRequest};
-use lattice_runtime::{Clock, duration};
+use lattice_runtime::{Clock, duration, shutdown};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
@@ -43,9 +43,14 @@ pub(crate) async fn run(node: Connection, out: Output, every: Duration) -> Resul
         let why = "top needs a terminal; for programs there are --output json status, peers and heals";
         return Err(Failure::usage(why.to_owned()));
     }
-    let mut terminal =
-        ratatui::try_init().map_err(|error| Failure::refused(format!("take the terminal: {error}")))?;
-    let outcome = follow(&mut terminal, &node, every).await;
+    let taken = |error| Failure::refused(format!("take the terminal: {error}"));
+    let stop = shutdown::requested().map_err(taken)?;
+    let mut terminal = ratatui::try_init().map_err(taken)?;
+    // However it ends, the terminal is given back as it was.
+    let outcome = tokio::select! {
+        outcome = follow(&mut terminal, &node, every) => outcome,
+        () = stop => Ok(()),
+    };
     ratatui::restore();
     outcome
 }

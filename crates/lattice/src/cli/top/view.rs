@@ -13,15 +13,21 @@ use crate::cli::cluster::{by_name, path_text, sync_text};
 use crate::cli::output::{count, size, time};
 
 const HEAD_LINES: u16 = 6;
+const FOOT_LINES: u16 = 1;
 const HEALS_LINES: u16 = 8;
+/// A table's title and header, before its first row.
+const TABLE_LINES: u16 = 2;
+/// From so many columns on, peers are shown with all that is known of them.
+const WIDE_FROM: u16 = 100;
 
 /// Draws all of it.
 pub(super) fn draw(frame: &mut Frame<'_>, top: &Top) {
+    let rows = top.last.as_ref().map_or(0, |sample| sample.status.peers.len());
     let [head, peers, heals, foot] = Layout::vertical([
         Constraint::Length(HEAD_LINES),
-        Constraint::Min(3),
-        Constraint::Length(HEALS_LINES),
-        Constraint::Length(1),
+        Constraint::Min(0),
+        Constraint::Length(heals_lines(frame.area().height, rows)),
+        Constraint::Length(FOOT_LINES),
     ])
     .areas(frame.area());
     match &top.last {
@@ -37,6 +43,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, top: &Top) {
         None => Line::styled("q quits", Style::new().add_modifier(Modifier::DIM)),
     };
     frame.render_widget(Paragraph::new(foot_line), foot);
+}
+
+/// What the peers leave of a terminal's lines; nothing where no heal would fit.
+fn heals_lines(height: u16, peers: usize) -> u16 {
+    let peers = TABLE_LINES.saturating_add(u16::try_from(peers).unwrap_or(u16::MAX));
+    let left = height.saturating_sub(HEAD_LINES + FOOT_LINES).saturating_sub(peers);
+    if left > TABLE_LINES { left.min(HEALS_LINES) } else { 0 }
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, top: &Top, sample: &Sample) {
@@ -93,45 +106,65 @@ fn trouble_of(sample: &Sample) -> String {
     trouble.join("; ")
 }
 
+/// What is shown of a peer.
+struct Column {
+    name: &'static str,
+    width: Constraint,
+    /// Left out where there is no room for all.
+    wide: bool,
+    of: fn(&Peer) -> String,
+}
+
+const PEER_COLUMNS: [Column; 10] = [
+    column("PEER", 12, false, |peer| if peer.name.is_empty() { "-".to_owned() } else { peer.name.clone() }),
+    column("KEY", 8, true, |peer| short(&peer.node)),
+    column("STATE", 6, false, |peer| json::peer_state(peer.state()).to_owned()),
+    column("PATH", 4, false, |peer| path_text(peer.path()).to_owned()),
+    column("FAILOVER", 17, false, |peer| peer.failover.clone()),
+    column("DIVERGED", 8, false, |peer| peer.divergence_count.to_string()),
+    column("LAG", 5, false, |peer| peer.lag_epochs.to_string()),
+    column("BACKOFF", 7, true, |peer| match peer.backoff_ms {
+        0 => "-".to_owned(),
+        ms => format!("{} s", ms.div_ceil(1_000)),
+    }),
+    column("ERRORS", 6, true, |peer| peer.errors.to_string()),
+    Column { width: Constraint::Fill(1), ..column("LAST ERROR", 0, false, |peer| peer.last_error.clone()) },
+];
+
+const fn column(name: &'static str, width: u16, wide: bool, of: fn(&Peer) -> String) -> Column {
+    Column { name, width: Constraint::Length(width), wide, of }
+}
+
+/// How much a peer wants to be looked at, the most first.
+fn trouble_rank(peer: &Peer) -> u8 {
+    match (peer.state(), peer.divergence_count) {
+        (PeerState::Down, _) => 0,
+        (PeerState::Zombie, _) | (_, 1..) => 1,
+        _ => 2,
+    }
+}
+
 fn draw_peers(frame: &mut Frame<'_>, area: Rect, peers: &[Peer]) {
-    let rows = by_name(peers).into_iter().map(|peer| {
-        let row = Row::new([
-            if peer.name.is_empty() { "-".to_owned() } else { peer.name.clone() },
-            short(&peer.node),
-            json::peer_state(peer.state()).to_owned(),
-            path_text(peer.path()).to_owned(),
-            peer.failover.clone(),
-            peer.divergence_count.to_string(),
-            peer.lag_epochs.to_string(),
-            if peer.backoff_ms == 0 {
-                "-".to_owned()
-            } else {
-                format!("{} s", peer.backoff_ms.div_ceil(1_000))
-            },
-            peer.errors.to_string(),
-            peer.last_error.clone(),
-        ]);
-        match (peer.state(), peer.divergence_count) {
-            (PeerState::Down, _) => row.style(bad()),
-            (PeerState::Zombie, _) | (_, 1..) => row.style(Style::new().fg(Color::Yellow)),
+    let mut title = format!(" {} ", count(peers.len() as u64, "peer", "peers"));
+    let mut shown = by_name(peers);
+    let hidden = shown.len().saturating_sub(usize::from(area.height.saturating_sub(TABLE_LINES)));
+    if hidden > 0 {
+        // Who is well is missed least.
+        shown.sort_by_key(|peer| trouble_rank(peer));
+        title = format!(" {}, {hidden} not shown ", title.trim());
+    }
+    let columns: Vec<_> =
+        PEER_COLUMNS.iter().filter(|column| !column.wide || area.width >= WIDE_FROM).collect();
+    let rows = shown.into_iter().map(|peer| {
+        let row = Row::new(columns.iter().map(|column| (column.of)(peer)));
+        match trouble_rank(peer) {
+            0 => row.style(bad()),
+            1 => row.style(Style::new().fg(Color::Yellow)),
             _ => row,
         }
     });
-    let widths = [
-        Constraint::Length(12),
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(4),
-        Constraint::Length(16),
-        Constraint::Length(8),
-        Constraint::Length(5),
-        Constraint::Length(7),
-        Constraint::Length(6),
-        Constraint::Fill(1),
-    ];
-    let header =
-        ["PEER", "KEY", "STATE", "PATH", "FAILOVER", "DIVERGED", "LAG", "BACKOFF", "ERRORS", "LAST ERROR"];
-    let title = format!(" {} ", count(peers.len() as u64, "peer", "peers"));
+    let widths: Vec<_> = columns.iter().map(|column| column.width).collect();
+    let header: Vec<_> = columns.iter().map(|column| column.name).collect();
     frame.render_widget(table(rows.collect(), &widths, &header, title), area);
 }
 
@@ -197,7 +230,11 @@ mod tests {
     use crate::cli::cluster::Sealed;
 
     fn picture(top: &Top) -> Vec<String> {
-        let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
+        picture_of(top, 100, 20)
+    }
+
+    fn picture_of(top: &Top, width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, top)).unwrap();
         let buffer = terminal.backend().buffer();
         let row = |y| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
@@ -267,8 +304,8 @@ mod tests {
             "the clock is 12 s ahead",
             "",
             " 1 peer ────────────────────────────────────────────────────────────────────────────────────────────",
-            "PEER         KEY      STATE  PATH FAILOVER         DIVERGED LAG   BACKOFF ERRORS LAST ERROR",
-            "node-2       abababab zombie HTTP secondary        2        3     4 s     1      refused",
+            "PEER         KEY      STATE  PATH FAILOVER          DIVERGED LAG   BACKOFF ERRORS LAST ERROR",
+            "node-2       abababab zombie HTTP secondary         2        3     4 s     1      refused",
             "",
             "",
             " last heals ────────────────────────────────────────────────────────────────────────────────────────",
@@ -296,6 +333,41 @@ mod tests {
             picture[0].starts_with("node-1") && picture[19] == "no answer: connection refused",
             "{picture:?}"
         );
+    }
+
+    #[test]
+    fn where_there_is_little_room_the_peers_in_trouble_have_it() {
+        let mut sample = sample(1, 100);
+        let live = |name: &str| Peer {
+            name: name.into(),
+            state: PeerState::Live.into(),
+            failover: "primary returning".into(),
+            ..Peer::default()
+        };
+        sample.status.peers.extend([live("node-1"), live("node-3")]);
+        let mut top = Top::new("http://node-1:8080");
+        top.sampled(sample);
+        let picture = picture_of(&top, 80, 10);
+        assert_eq!(
+            picture[6..],
+            [
+                " 3 peers, 2 not shown ──────────────────────────────────────────────────────────",
+                "PEER         STATE  PATH FAILOVER          DIVERGED LAG   LAST ERROR",
+                "node-2       zombie HTTP secondary         2        3     refused",
+                "q quits",
+            ],
+            "{}",
+            picture.join("\n")
+        );
+        let lines = |height| {
+            let picture = picture_of(&top, 80, height);
+            let count = |text: &str| picture.iter().filter(|line| line.contains(text)).count();
+            (count("node-1 ") + count("node-3 "), count(" last heals "), count("Healed"))
+        };
+        // The head names node-1, too.
+        for (height, expected) in [(11, (2, 0, 0)), (12, (3, 0, 0)), (14, (3, 0, 0)), (15, (3, 1, 1))] {
+            assert_eq!(lines(height), expected, "{height} lines");
+        }
     }
 
     #[test]
