@@ -102,7 +102,7 @@ pub(crate) async fn backup(node: Connection, out: Output, file: &Path) -> Result
             tokio::select! {
                 saved = into_place(&node, pieces, &file) => saved?,
                 () = stop => {
-                    return Err(Failure::refused(format!("interrupted: {} is as it was before", file.display())));
+                    return Err(Failure::refused(format!("interrupted: nothing was written to {}", file.display())));
                 }
             }
         }
