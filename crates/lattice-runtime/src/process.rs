@@ -7,6 +7,7 @@
 
 use std::fmt::{self, Display};
 use std::future::Future;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ use crate::{Config, Runtime, TaskGroup, config, grpc, http, identity, metrics, s
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the metrics port gets to end, and threads that block.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Threads of the runtime, also where there are fewer processors: half of them may wait in a short read (the store's reads
+/// in place), and half of one would be nobody.
+const THREADS_MIN: usize = 4;
 
 /// Why a process ends without success.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +107,9 @@ impl From<tasks::Error> for Failure {
 /// status.
 pub fn run(name: &str, main: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     log_panics();
-    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).max(THREADS_MIN);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let outcome = match runtime {
         Ok(runtime) => {
             let outcome = runtime.block_on(main);
             runtime.shutdown_timeout(GRACE);
