@@ -59,7 +59,7 @@ async fn four_processes_make_a_node_and_each_may_be_killed() {
             assert!(told.contains("the state-store does not answer: "), "{told}");
             let (status, told) = command(split, &["doctor"]).await;
             assert_eq!(status, Some(1));
-            assert!(told.contains("bad   the store: "), "{told}");
+            assert!(told.contains("bad   the store does not answer: "), "{told}");
         }
         services[index] = split.start_service(binary);
         split.wait_ready().await;

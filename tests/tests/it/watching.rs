@@ -85,7 +85,10 @@ impl Events {
     /// Begins after `since`, as a browser's event source does, or now.
     async fn begin(url: &str, since: &str) -> Option<(Self, String)> {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let request = client.get(format!("{url}/v1/watch")).header("last-event-id", since);
+        let mut request = client.get(format!("{url}/v1/watch"));
+        if !since.is_empty() {
+            request = request.header("last-event-id", since);
+        }
         let answer = request.send().await.ok().filter(|answer| answer.status() == StatusCode::OK)?;
         let begun = answer.headers().get("lattice-watch-since")?.to_str().ok()?.to_owned();
         Some((Self { answer, text: String::new() }, begun))
