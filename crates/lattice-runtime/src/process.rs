@@ -22,9 +22,9 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the metrics port gets to end, and threads that block.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Threads of the runtime, also where there are fewer processors: half of them may wait in a short read (the store's reads
-/// in place), and half of one would be nobody.
-const THREADS_MIN: usize = 4;
+/// Threads of the runtime, also where there is one processor: half of them may wait in a short read (the store's reads in
+/// place), and half of one would be nobody.
+const THREADS_MIN: usize = 2;
 
 /// Why a process ends without success.
 #[derive(Debug, Clone, PartialEq, Eq)]
